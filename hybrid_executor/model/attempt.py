@@ -1,0 +1,102 @@
+"""What is run: attempts, their submissions, and the route that was chosen.
+
+An *attempt* is one QUEUED transition of a task instance, named by the UUID
+that the scheduler commits as ``external_executor_id``. A *submission* is one
+hand-over of an attempt to a backend, numbered from 1 and recorded in the
+ledger before it is sent. These records are made by the shell and only read
+below it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+
+class BackendName(StrEnum):
+    """Where a submission runs."""
+
+    CELERY = "celery"
+    KUBERNETES = "kubernetes"
+
+
+class WorkloadKind(StrEnum):
+    """What Airflow handed over."""
+
+    TASK = "task"
+    CALLBACK = "callback"
+    CONNECTION_TEST = "connection_test"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAddress:
+    """The key of a task instance, as a person reads it in Airflow."""
+
+    dag_id: str
+    task_id: str
+    run_id: str
+    #: -1 for a task that is not mapped, as in Airflow.
+    map_index: int = -1
+    try_number: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Which backend an attempt goes to, and which rule said so."""
+
+    backend: BackendName
+    #: The rule in words that a user recognises, e.g. ``routes.yaml rule 2: queue gpu-*``.
+    rule: str
+    #: Path of a pod template that replaces the configured one; Kubernetes only.
+    pod_template_file: str | None = None
+    #: A partial pod manifest laid over the template; Kubernetes only.
+    pod_defaults: Mapping[str, Any] | None = None
+
+
+class SubmissionId(NamedTuple):
+    """Names one hand-over: the attempt's UUID and the number, from 1."""
+
+    attempt_id: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.attempt_id}/{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One workload on its way through the executor."""
+
+    #: Canonical UUID text (36 characters, lower case).
+    id: str
+    kind: WorkloadKind
+    #: Airflow's id of the thing that runs: ``task_instance.id``, the callback's or the test's id.
+    workload_id: str
+    #: None for callbacks and connection tests.
+    address: TaskAddress | None
+    queue: str
+    #: Airflow's priority weight; the higher goes first.
+    priority: int
+    route: Route
+    #: When the scheduler queued it, UTC.
+    queued_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """Everything that a backend needs to run an attempt once."""
+
+    attempt: Attempt
+    number: int
+    #: The workload as Airflow's JSON, token included: never log it, never put it in a repr.
+    payload: str
+    #: The task's ``executor_config``; only the Kubernetes backend reads it.
+    executor_config: Mapping[str, Any] | None = None
+
+    @property
+    def id(self) -> SubmissionId:
+        return SubmissionId(self.attempt.id, self.number)
+
+    def __repr__(self) -> str:
+        return f"Submission({self.id}, queue={self.attempt.queue!r}, rule={self.attempt.route.rule!r})"

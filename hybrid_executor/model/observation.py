@@ -1,0 +1,86 @@
+"""What a backend saw. Observations are facts; what follows is for ``lifecycle``.
+
+A backend may repeat an observation or deliver it late; ``lifecycle`` is
+written so that this changes nothing.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hybrid_executor.model.attempt import SubmissionId
+from hybrid_executor.model.reason import Reason
+
+
+class How(StrEnum):
+    """How a submission ended."""
+
+    #: The process ended by itself without an error. Not the task's state: Airflow knows that.
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    #: A look-up found no trace: never sent, or gone.
+    ABSENT = "absent"
+    #: Ended because it was cancelled.
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """Why something ended or can't start, in words for the person on call."""
+
+    reason: Reason
+    message: str = ""
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The backend has it: the message is published, the pod exists."""
+
+    submission: SubmissionId
+    #: The Celery task id, or ``namespace/pod``.
+    external_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Not running yet, for a known reason.
+
+    ``retry_after_s`` is None where the backend holds the submission (a pod that
+    is Pending, a message in its queue). A number means that the backend has let
+    it go (nothing was made, or making it again under the same name is harmless)
+    and that it is to be submitted again after so many seconds at the earliest.
+    """
+
+    submission: SubmissionId
+    reason: Reason
+    message: str = ""
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Refused for good; nothing was made and trying again would change nothing."""
+
+    submission: SubmissionId
+    diagnosis: Diagnosis
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The process that runs the task has started."""
+
+    submission: SubmissionId
+    #: The Celery worker's node name, or ``pod on node``.
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The process that ran the task is gone, or was never there (``How.ABSENT``)."""
+
+    submission: SubmissionId
+    how: How
+    diagnosis: Diagnosis | None = None
+
+
+Observation = Accepted | Waiting | Rejected | Started | Ended

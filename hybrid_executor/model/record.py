@@ -1,0 +1,69 @@
+"""The ledger's record of a submission, and a change to one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
+from hybrid_executor.model.reason import Reason
+
+
+class Outcome(StrEnum):
+    """How a submission is closed in the ledger."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    #: Ended without having run; a later submission of the same attempt replaced it.
+    REPLACED = "replaced"
+    #: Withdrawn by Airflow or a user.
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionRecord:
+    """One row of the ledger: a submission with what is known of its attempt. Times are UTC."""
+
+    id: SubmissionId
+    kind: WorkloadKind
+    workload_id: str
+    address: TaskAddress | None
+    queue: str
+    backend: BackendName
+    rule: str
+    pod_template_file: str | None = None
+    #: The scheduler's job id that answers for it.
+    scheduler_job: str
+    queued_at: datetime
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    #: The Celery task id, or ``namespace/pod``; None until the backend has accepted.
+    external_name: str | None = None
+    where: str | None = None
+    #: The reason of the latest wait.
+    waits_for: Reason | None = None
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    message: str | None = None
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """New values for one row; None leaves a column as it is.
+
+    A row that has ended is never changed again: the first terminal result wins.
+    """
+
+    id: SubmissionId
+    scheduler_job: str | None = None
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    external_name: str | None = None
+    where: str | None = None
+    waits_for: Reason | None = None
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    message: str | None = None
+    exit_code: int | None = None

@@ -1,0 +1,53 @@
+"""Names made from an attempt: total, deterministic, and different for different submissions.
+
+Requirements, before the code: every pod name is a DNS label of at most 63
+characters for any dag and task id whatsoever; the same submission always gets
+the same name, so that repeating a lost request is harmless; two submissions
+never share a name, because Airflow's Execution API takes a process with the
+same (hostname, user, pid) for the one that it already knows.
+"""
+
+import base64
+import re
+from uuid import UUID, uuid5
+
+from hybrid_executor.model.attempt import SubmissionId, TaskAddress
+
+#: Longest DNS label (RFC 1123), which is also a pod's hostname.
+POD_NAME_MAX = 63
+
+#: Labels that the Kubernetes backend puts on its pods, besides the stock ones.
+LABEL_ATTEMPT = "hybrid-executor/attempt"
+LABEL_SUBMISSION = "hybrid-executor/submission"
+#: The stock label that names the scheduler job which answers for a pod.
+LABEL_OWNER = "airflow-worker"
+#: The stock label that marks every pod of an executor.
+LABEL_EXECUTOR = "kubernetes_executor"
+
+
+def celery_task_id(submission: SubmissionId) -> str:
+    """The Celery task id: the attempt's UUID, or one derived from it for later submissions.
+
+    A revoked id is discarded by workers for hours, and an old id still carries
+    its old result, so a later submission never uses an earlier one's.
+    """
+    if submission.number == 1:
+        return submission.attempt_id
+    return str(uuid5(UUID(submission.attempt_id), str(submission.number)))
+
+
+def short_id(attempt_id: str) -> str:
+    """65 bits of the attempt's UUID as 13 characters of a-z and 2-7."""
+    return base64.b32encode(UUID(attempt_id).bytes).decode("ascii").lower()[:13]
+
+
+def pod_name(address: TaskAddress | None, submission: SubmissionId) -> str:
+    """``<dag>-<task>-<short id>-<number>``; the readable part is cut to fit."""
+    tail = f"-{short_id(submission.attempt_id)}-{submission.number}"
+    readable = slug(f"{address.dag_id}-{address.task_id}" if address else "workload")
+    return readable[: POD_NAME_MAX - len(tail)].strip("-") + tail
+
+
+def slug(text: str) -> str:
+    """Lower case letters, digits and single dashes; never empty."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"

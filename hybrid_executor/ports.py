@@ -1,0 +1,100 @@
+"""The seams: what the executor asks of a backend, a ledger and a clock.
+
+Implementations live in ``hybrid_executor.backends`` and
+``hybrid_executor.ledger``; each passes the contract suite of its Protocol in
+``tests/contract``. Speed work changes the inside of a backend, never this.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
+from hybrid_executor.model.observation import Observation
+from hybrid_executor.model.record import Change, SubmissionRecord
+
+
+class Clock(Protocol):
+    """Two clocks: one for people, one for durations."""
+
+    def now(self) -> datetime:
+        """The time, aware, in UTC."""
+
+    def monotonic_s(self) -> float:
+        """Seconds that never go back."""
+
+
+class Backend(Protocol):
+    """Runs submissions. Every method but ``start``, ``stop`` and ``log`` returns at once.
+
+    All answers arrive through ``poll``, in the order in which they were seen.
+    No method raises for what the outside world does: that becomes an
+    observation. Handing the same submission over twice is harmless.
+    """
+
+    name: BackendName
+
+    def start(self) -> None:
+        """Open what is needed. Returns although the other side is away; then attempts wait."""
+
+    def stop(self, deadline_s: float) -> None:
+        """Close everything within the deadline. What was handed over goes on running."""
+
+    def submit(self, batch: Sequence[Submission]) -> None:
+        """Take the batch, most urgent first; answers: Accepted, Waiting or Rejected for each."""
+
+    def poll(self) -> list[Observation]:
+        """Drain what has arrived; does no I/O."""
+
+    def cancel(self, ids: Collection[SubmissionId]) -> None:
+        """Withdraw submissions, running or not; answer: Ended, once it is gone."""
+
+    def adopt(self, ids: Collection[SubmissionId]) -> None:
+        """Look submissions up that a former process, or this one, sent, and watch them from now on.
+
+        Answer for each: Waiting (held by the backend), Started, Ended, or
+        Ended with ``How.ABSENT`` where no trace is left. While the other side
+        is away the look-up goes on by itself; nothing is answered until it is back.
+        """
+
+    def sweep(self, live_owners: Collection[str]) -> None:
+        """Take over what schedulers that are not among ``live_owners`` (job ids) have left.
+
+        Ended submissions among it are answered with Ended, so that somebody
+        closes and releases them; the living ones are left for adoption.
+        """
+
+    def release(self, ids: Collection[SubmissionId]) -> None:
+        """The end of these is recorded: what was kept as its witness (the pod) may go."""
+
+    def log(self, attempt_id: str) -> list[str] | None:
+        """Lines of a running attempt's log, or None where the backend has none to give.
+
+        Blocks on I/O, works on a backend that was never started (the API
+        server calls it), and never raises.
+        """
+
+
+class Ledger(Protocol):
+    """Knows where every submission is and how it ended. Raises ``LedgerUnavailable`` only."""
+
+    def insert(self, connection: Any, records: Sequence[SubmissionRecord]) -> None:
+        """Write rows inside the caller's open transaction, in a savepoint of their own.
+
+        A failure rolls the savepoint back, leaves the caller's transaction
+        whole and raises ``LedgerUnavailable``. One statement however many rows.
+        """
+
+    def record(self, new: Sequence[SubmissionRecord], changes: Sequence[Change]) -> None:
+        """Write in one transaction of its own: new rows first, then changes.
+
+        All or nothing. A new row that is already there is left as it is. A
+        change to a row that has ended, or that is not there, does nothing.
+        Does not touch the database if both are empty.
+        """
+
+    def find(self, attempt_ids: Collection[str]) -> Mapping[str, SubmissionRecord]:
+        """The newest submission of each attempt that is known; one query."""
+
+    def open_elsewhere(self, live_owners: Collection[str], limit: int) -> list[SubmissionRecord]:
+        """Open rows whose ``scheduler_job`` is not among ``live_owners``, oldest first."""
