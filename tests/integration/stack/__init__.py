@@ -1,0 +1,1 @@
+"""The stack's servers and processes, for real."""
