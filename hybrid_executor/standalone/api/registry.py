@@ -1,0 +1,430 @@
+"""What each verb does to an object: create, update, delete with grace, bind, evict, collect garbage.
+
+Decides over the store and does no other I/O. Called by ``http`` for every
+request that changes something; answers with the object as kept, or raises
+``Problem``. Single-threaded like the store: each method is one transaction.
+"""
+
+import base64
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from hybrid_executor.standalone.api import defaults, problems, validation
+from hybrid_executor.standalone.api.kinds import EVENTS, KINDS, NAMESPACES, PODS, SERVICEACCOUNTS, Kind
+from hybrid_executor.standalone.api.selectors import Selection
+from hybrid_executor.standalone.api.store import Body, Key, Store, Stored
+
+Edit = Callable[[Body], Body]
+
+#: What events live for, as in kube-apiserver.
+EVENT_LIFE = timedelta(hours=1)
+NAMESPACES_AT_START = ("default", "kube-system")
+_NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+_GENERATED_BASE_MAX = 58
+#: Metadata that only the server writes.
+_OWNED = (
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+)
+_SPEC_OWNERS = frozenset({"pods"})
+_DONE = frozenset({"Succeeded", "Failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOptions:
+    """What a DELETE says besides the name."""
+
+    grace_s: int | None = None
+    uid: str | None = None
+    revision: str | None = None
+    orphan: bool = False
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in whole seconds, as Kubernetes writes times."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Registry:
+    """The verbs. ``now`` is the clock that timestamps are taken from."""
+
+    def __init__(self, store: Store, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.store = store
+        self._now = now
+        self._dependents: dict[str, set[tuple[str, Key]]] = {}
+        for plural, stored in store.everything():
+            self._note_owners(plural, stored)
+        for name in NAMESPACES_AT_START:
+            if store.get(NAMESPACES, ("", name)) is None:
+                self.create(NAMESPACES, "", {"metadata": {"name": name}})
+
+    # Reading
+
+    def get(self, kind: Kind, key: Key) -> Stored:
+        """The object, or 404."""
+        found = self.store.get(kind, key)
+        if found is None:
+            raise problems.not_found(kind, key[1])
+        return found
+
+    # Creating
+
+    def create(self, kind: Kind, namespace: str, body: Body, *, dry_run: bool = False) -> Stored:
+        """Keep a new object; the body becomes the store's."""
+        metadata = self._admit(kind, namespace, body)
+        key = (namespace, self._choose_name(kind, namespace, metadata))
+        self._check_namespace(kind, key)
+        if metadata.pop("resourceVersion", "") not in {"", "0"}:
+            raise problems.Problem(
+                500, "InternalError", "resourceVersion should not be set on objects to be created"
+            )
+        for name in _OWNED:
+            metadata.pop(name, None)
+        metadata |= {"uid": str(uuid4()), "creationTimestamp": timestamp(self._now())}
+        defaults.fill(kind, body)
+        self._begin_status(kind, body)
+        self._refuse_invalid(kind, key, body)
+        if self.store.get(kind, key) is not None:
+            raise problems.already_exists(kind, key[1])
+        if kind is EVENTS:
+            self._drop_old_events()
+        kept = self._keep(kind, key, body, dry_run=dry_run)
+        if kind is NAMESPACES and not dry_run:
+            self._give_service_account(key[1])
+        return kept
+
+    def _admit(self, kind: Kind, namespace: str, body: Body) -> Body:
+        wrong = validation.shape(kind, body)
+        if wrong is not None:
+            raise problems.bad_request(wrong)
+        metadata: Body = body.get("metadata") or {}
+        body["metadata"] = metadata
+        self._match_type(kind, body)
+        stated = metadata.get("namespace") or ""
+        if stated not in {"", namespace}:
+            raise problems.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        if kind.namespaced:
+            metadata["namespace"] = namespace
+        else:
+            metadata.pop("namespace", None)
+        return metadata
+
+    @staticmethod
+    def _match_type(kind: Kind, body: Body) -> None:
+        stated = (body.get("apiVersion") or kind.api_version, body.get("kind") or kind.kind)
+        if stated != (kind.api_version, kind.kind):
+            raise problems.bad_request(
+                f"{stated[1]} in version {stated[0]} can't be sent to {kind.qualified}, "
+                f"which holds {kind.kind} of {kind.api_version}"
+            )
+
+    def _choose_name(self, kind: Kind, namespace: str, metadata: Body) -> str:
+        base = metadata.get("generateName") or ""
+        while base and not metadata.get("name"):
+            tail = "".join(secrets.choice(_NAME_ALPHABET) for _ in range(5))
+            if self.store.get(kind, (namespace, base[:_GENERATED_BASE_MAX] + tail)) is None:
+                metadata["name"] = base[:_GENERATED_BASE_MAX] + tail
+        return metadata.get("name") or ""
+
+    def _check_namespace(self, kind: Kind, key: Key) -> None:
+        if not kind.namespaced:
+            return
+        space = self.store.get(NAMESPACES, ("", key[0]))
+        if space is None:
+            raise problems.not_found(NAMESPACES, key[0])
+        if "deletionTimestamp" in space.body["metadata"]:
+            raise problems.forbidden(
+                kind,
+                key[1],
+                f"unable to create new content in namespace {key[0]} because it is being terminated",
+            )
+
+    def _begin_status(self, kind: Kind, body: Body) -> None:
+        if kind is PODS:
+            body["metadata"]["generation"] = 1
+            quality = defaults.quality_of_service(body["spec"])
+            body["status"] = {"phase": "Pending", "qosClass": quality}
+            if body["spec"].get("nodeName"):
+                body["status"]["conditions"] = [self._condition("PodScheduled", "True")]
+        elif kind is NAMESPACES:
+            body["status"] = {"phase": "Active"}
+        elif kind.plural == "secrets":
+            for name, text in (body.pop("stringData", None) or {}).items():
+                body.setdefault("data", {})[name] = base64.b64encode(text.encode()).decode()
+
+    def _condition(self, name: str, status: str, **more: str) -> Body:
+        moment = timestamp(self._now())
+        return {"type": name, "status": status, "lastProbeTime": None, "lastTransitionTime": moment, **more}
+
+    @staticmethod
+    def _refuse_invalid(kind: Kind, key: Key, body: Body) -> None:
+        causes = validation.problems(kind, body)
+        if causes:
+            raise problems.unprocessable(kind, key[1], causes)
+
+    def _give_service_account(self, namespace: str) -> None:
+        if self.store.get(SERVICEACCOUNTS, (namespace, "default")) is None:
+            self.create(SERVICEACCOUNTS, namespace, {"metadata": {"name": "default"}})
+
+    def _drop_old_events(self) -> None:
+        oldest = timestamp(self._now() - EVENT_LIFE)
+        for stored in self.store.oldest(EVENTS):
+            if stored.body["metadata"]["creationTimestamp"] > oldest:
+                return
+            self._erase(EVENTS, stored)
+
+    # Changing
+
+    def update(self, kind: Kind, key: Key, edit: Edit, *, part: str = "", dry_run: bool = False) -> Stored:
+        """Replace an object by what ``edit`` makes of a copy of it. ``part`` is "" or "status"."""
+        before = self.get(kind, key)
+        after = edit(before.draft())
+        if not isinstance(after.get("metadata"), dict):
+            after["metadata"] = {}
+        self._same_object(kind, before, after)
+        metadata = self._admit(kind, key[0], after)
+        for name in _OWNED:
+            metadata.pop(name, None)
+            if name in before.body["metadata"]:
+                metadata[name] = before.body["metadata"][name]
+        self._keep_other_part(kind, before, after, part)
+        defaults.fill(kind, after)
+        self._refuse_invalid(kind, key, after)
+        self._refuse_changed_spec(kind, before, after)
+        if self._may_go(kind, after):
+            return self._erase(kind, before) if not dry_run else before
+        metadata["resourceVersion"] = before.body["metadata"]["resourceVersion"]
+        if after == before.body:
+            return before
+        return self._keep(kind, key, after, dry_run=dry_run)
+
+    @staticmethod
+    def _same_object(kind: Kind, before: Stored, after: Body) -> None:
+        metadata, current = after["metadata"], before.body["metadata"]
+        name = before.key[1]
+        if metadata.setdefault("name", name) != name:
+            raise problems.bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+            )
+        if (metadata.get("uid") or current["uid"]) != current["uid"]:
+            text = f"UID in precondition: {metadata['uid']}, UID in object meta: {current['uid']}"
+            raise problems.conflict(kind, name, f"Precondition failed: {text}")
+        if (metadata.get("resourceVersion") or current["resourceVersion"]) != current["resourceVersion"]:
+            why = (
+                "the object has been modified; please apply your changes to the latest version and try again"
+            )
+            raise problems.conflict(kind, name, why)
+
+    @staticmethod
+    def _keep_other_part(kind: Kind, before: Stored, after: Body, part: str) -> None:
+        if not any(name == "status" for name, _ in kind.subresources):
+            return
+        kept = "spec" if part == "status" else "status"
+        after.pop(kept, None)
+        if kept in before.body:
+            after[kept] = before.draft()[kept]
+
+    @staticmethod
+    def _refuse_changed_spec(kind: Kind, before: Stored, after: Body) -> None:
+        if kind.plural not in _SPEC_OWNERS or before.body["spec"] == after["spec"]:
+            return
+        causes = validation.immutable_problems(before.body["spec"], after["spec"])
+        if causes:
+            raise problems.unprocessable(kind, before.key[1], causes)
+        after["metadata"]["generation"] = after["metadata"].get("generation", 1) + 1
+
+    @staticmethod
+    def _may_go(kind: Kind, body: Body) -> bool:
+        metadata = body["metadata"]
+        waiting = "deletionTimestamp" in metadata and not metadata.get("finalizers")
+        return waiting and not metadata.get("deletionGracePeriodSeconds") and kind is not NAMESPACES
+
+    def _keep(self, kind: Kind, key: Key, body: Body, *, dry_run: bool = False) -> Stored:
+        if dry_run:
+            return Stored(key, 0, body, b"")
+        before = self.store.get(kind, key)
+        if before is not None:
+            self._forget_owners(kind.plural, before)
+        stored = self.store.put(kind, key, body)
+        self._note_owners(kind.plural, stored)
+        return stored
+
+    # Binding and eviction
+
+    def bind(self, key: Key, body: Mapping[str, Any], *, dry_run: bool = False) -> None:
+        """Give a pod its node, once."""
+        node = (body.get("target") or {}).get("name") or ""
+        if not node:
+            causes = [problems.required("target.name")]
+            raise problems.unprocessable(PODS, key[1], causes)
+        before = self.get(PODS, key)
+        after = before.draft()
+        if "deletionTimestamp" in after["metadata"]:
+            why = f"pod {key[1]} is being deleted, cannot be assigned to a host"
+            raise problems.conflict(PODS, key[1], why)
+        if after["spec"].get("nodeName"):
+            why = f'pod {key[1]} is already assigned to node "{after["spec"]["nodeName"]}"'
+            raise problems.conflict(PODS, key[1], why)
+        after["spec"]["nodeName"] = node
+        self._set_condition(after, self._condition("PodScheduled", "True"))
+        self._keep(PODS, key, after, dry_run=dry_run)
+
+    @staticmethod
+    def _set_condition(body: Body, condition: Body) -> None:
+        conditions = body["status"].get("conditions") or []
+        others = [item for item in conditions if item.get("type") != condition["type"]]
+        body["status"]["conditions"] = [*others, condition]
+
+    def evict(self, key: Key, options: DeleteOptions, *, dry_run: bool = False) -> None:
+        """Delete a pod through the eviction API, marking it as disrupted first."""
+        before = self.get(PODS, key)
+        self._check_preconditions(PODS, before, options)
+        if dry_run:
+            return
+        after = before.draft()
+        self._set_condition(
+            after,
+            self._condition(
+                "DisruptionTarget",
+                "True",
+                reason="EvictionByEvictionAPI",
+                message="Eviction API: evicting",
+            ),
+        )
+        self._keep(PODS, key, after)
+        self.delete(PODS, key, DeleteOptions(grace_s=options.grace_s))
+
+    # Deleting
+
+    def delete(
+        self, kind: Kind, key: Key, options: DeleteOptions, *, dry_run: bool = False
+    ) -> tuple[Stored, bool]:
+        """Delete, or begin to; answers the object's last state and whether it is gone."""
+        before = self.get(kind, key)
+        self._check_preconditions(kind, before, options)
+        if dry_run:
+            return before, True
+        if kind is NAMESPACES:
+            return self._terminate_namespace(before)
+        grace = self._grace_s(kind, before, options)
+        if grace == 0 and not before.body["metadata"].get("finalizers"):
+            return self._erase(kind, before, orphan=options.orphan), True
+        return self._mark_deleted(kind, before, grace), False
+
+    @staticmethod
+    def _check_preconditions(kind: Kind, before: Stored, options: DeleteOptions) -> None:
+        metadata = before.body["metadata"]
+        for label, wanted, actual in (
+            ("UID", options.uid, metadata["uid"]),
+            ("ResourceVersion", options.revision, metadata["resourceVersion"]),
+        ):
+            if wanted is not None and wanted != actual:
+                text = f"{label} in precondition: {wanted}, {label} in object meta: {actual}"
+                raise problems.conflict(kind, before.key[1], f"Precondition failed: {text}")
+
+    @staticmethod
+    def _grace_s(kind: Kind, before: Stored, options: DeleteOptions) -> int:
+        if kind is not PODS:
+            return 0
+        spec, status = before.body["spec"], before.body.get("status") or {}
+        if not spec.get("nodeName") or status.get("phase") in _DONE:
+            return 0
+        asked = options.grace_s
+        already = before.body["metadata"].get("deletionGracePeriodSeconds")
+        if already is not None:
+            return int(already if asked is None else min(already, max(asked, 0)))
+        grace = int(spec.get("terminationGracePeriodSeconds", 30) if asked is None else asked)
+        return 1 if grace < 0 else grace
+
+    def _mark_deleted(self, kind: Kind, before: Stored, grace_s: int) -> Stored:
+        metadata = before.body["metadata"]
+        if metadata.get("deletionGracePeriodSeconds") == grace_s:
+            return before
+        after = before.draft()
+        after["metadata"] |= {
+            "deletionTimestamp": timestamp(self._now() + timedelta(seconds=grace_s)),
+            "deletionGracePeriodSeconds": grace_s,
+        }
+        if "generation" in metadata:
+            after["metadata"]["generation"] += 1
+        return self._keep(kind, before.key, after)
+
+    def _erase(self, kind: Kind, before: Stored, *, orphan: bool = False) -> Stored:
+        self._forget_owners(kind.plural, before)
+        gone = self.store.remove(kind, before.key, before.draft())
+        self._collect(before.body["metadata"]["uid"], orphan=orphan)
+        if kind.namespaced:
+            self._finish_namespace(before.key[0])
+        return gone
+
+    def delete_all(self, kind: Kind, selection: Selection, options: DeleteOptions) -> list[Stored]:
+        """Delete everything selected; answers each object's last state."""
+        return [
+            self.delete(kind, stored.key, options)[0]
+            for stored in self.store.select(kind, selection)
+            # A former one's end may have taken this one along, as its owner.
+            if self.store.get(kind, stored.key) is not None
+        ]
+
+    # Namespaces
+
+    def _terminate_namespace(self, before: Stored) -> tuple[Stored, bool]:
+        name = before.key[1]
+        if name in NAMESPACES_AT_START:
+            raise problems.forbidden(NAMESPACES, name, "this namespace may not be deleted")
+        if "deletionTimestamp" not in before.body["metadata"]:
+            after = before.draft()
+            after["metadata"] |= {"deletionTimestamp": timestamp(self._now())}
+            after["status"] = {"phase": "Terminating"}
+            before = self._keep(NAMESPACES, before.key, after)
+        for kind in KINDS:
+            if kind.namespaced:
+                self.delete_all(kind, Selection(namespace=name), DeleteOptions())
+        self._finish_namespace(name)
+        return before, False
+
+    def _finish_namespace(self, name: str) -> None:
+        space = self.store.get(NAMESPACES, ("", name))
+        if space is None or "deletionTimestamp" not in space.body["metadata"]:
+            return
+        if not any(self.store.count(kind, name) for kind in KINDS if kind.namespaced):
+            self._forget_owners(NAMESPACES.plural, space)
+            self.store.remove(NAMESPACES, space.key, space.draft())
+
+    # Owners
+
+    def _note_owners(self, plural: str, stored: Stored) -> None:
+        for owner in stored.body["metadata"].get("ownerReferences") or ():
+            self._dependents.setdefault(owner["uid"], set()).add((plural, stored.key))
+
+    def _forget_owners(self, plural: str, stored: Stored) -> None:
+        for owner in stored.body["metadata"].get("ownerReferences") or ():
+            dependents = self._dependents.get(owner["uid"], set())
+            dependents.discard((plural, stored.key))
+            if not dependents:
+                self._dependents.pop(owner["uid"], None)
+
+    def _collect(self, uid: str, *, orphan: bool) -> None:
+        """Delete what has lost its last owner, or cut it loose if it is to be orphaned."""
+        for plural, key in sorted(self._dependents.get(uid, ())):
+            kind = next(kind for kind in KINDS if kind.plural == plural)
+            before = self.store.get(kind, key)
+            if before is None:
+                continue
+            after = before.draft()
+            owners = after["metadata"]["ownerReferences"]
+            after["metadata"]["ownerReferences"] = [owner for owner in owners if owner["uid"] != uid]
+            if after["metadata"]["ownerReferences"] or orphan:
+                self._keep(kind, key, after)
+            else:
+                self.delete(kind, key, DeleteOptions())
