@@ -1,16 +1,19 @@
-"""The seams: what the executor asks of a backend, a ledger and a clock.
+"""The seams: what the controller asks of a backend, a ledger, a clock and Airflow.
 
-Implementations live in ``hybrid_executor.backends`` and
+Backends live in ``hybrid_executor.backends`` and ledgers in
 ``hybrid_executor.ledger``; each passes the contract suite of its Protocol in
-``tests/contract``. Speed work changes the inside of a backend, never this.
+``tests/contract``. ``Tasks`` and ``Listener`` are Airflow's side, in
+``hybrid_executor.contract`` and ``hybrid_executor.executor``. Speed work
+changes the inside of a backend, never this.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
-from hybrid_executor.model.observation import Observation
+from hybrid_executor.lifecycle import Witness
+from hybrid_executor.model.attempt import Attempt, BackendName, Submission, SubmissionId, TaskAddress
+from hybrid_executor.model.observation import Diagnosis, Observation
 from hybrid_executor.model.record import Change, SubmissionRecord
 
 
@@ -98,3 +101,36 @@ class Ledger(Protocol):
 
     def open_elsewhere(self, live_owners: Collection[str], limit: int) -> list[SubmissionRecord]:
         """Open rows whose ``scheduler_job`` is not among ``live_owners``, oldest first."""
+
+
+class Tasks(Protocol):
+    """Airflow's own tables. Every method may raise ``Unavailable``; all are single statements."""
+
+    def witnesses(self, addresses: Collection[TaskAddress]) -> Mapping[TaskAddress, Witness]:
+        """The task instances' rows; an address without a row is left out. ``try_number`` is not compared."""
+
+    def refresh_queued(self, attempts: Collection[Attempt]) -> None:
+        """Start the clock of ``task_queued_timeout`` anew for those that are still queued."""
+
+    def live_owners(self) -> frozenset[str]:
+        """Job ids of the schedulers that live."""
+
+    def parcel(self, attempt: Attempt) -> Any | None:
+        """The workload of an adopted attempt, made anew; None if it is not to run any more."""
+
+    def payload(self, parcel: Any, *, fresh_token: bool) -> str:
+        """The workload as JSON, its token signed anew if asked. Never raises."""
+
+    def executor_config(self, parcel: Any) -> Mapping[str, Any] | None:
+        """The task's own ``executor_config``. Never raises."""
+
+
+class Listener(Protocol):
+    """What Airflow is told."""
+
+    def succeeded(self, key: Hashable) -> None: ...
+
+    def failed(self, key: Hashable, diagnosis: Diagnosis) -> None: ...
+
+    def note(self, key: Hashable, event: str, text: str) -> None:
+        """A line in the task instance's event log."""

@@ -1,0 +1,162 @@
+"""A backend in memory: the fake of all tests of the controller, held to the contract suite.
+
+``MemoryWorld`` is the other side (the broker with its workers, the cluster
+with its pods) and outlives any ``MemoryBackend`` that is connected to it, as a
+real one outlives a scheduler. Tests drive the world: ``start``, ``end``,
+``away``. Nothing happens by itself and nothing takes time.
+"""
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
+from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
+from hybrid_executor.model.reason import Reason
+
+
+@dataclass(slots=True)
+class Run:
+    """One submission in the world."""
+
+    submission: Submission
+    owner: str
+    started: bool = False
+    how: How | None = None
+    diagnosis: Diagnosis | None = None
+    #: How often its process was started: more than once is what must never happen.
+    starts: int = 0
+
+
+@dataclass(slots=True)
+class MemoryWorld:
+    """Where submissions run."""
+
+    #: Whether the other side does not answer.
+    away: bool = False
+    runs: dict[SubmissionId, Run] = field(default_factory=dict)
+    #: Everything that was ever handed over, in order.
+    received: list[SubmissionId] = field(default_factory=list)
+    listeners: list["MemoryBackend"] = field(default_factory=list)
+
+    def start(self, submission: SubmissionId) -> None:
+        """Start the process of a submission that waits."""
+        run = self.runs[submission]
+        if not run.started and run.how is None:
+            run.started, run.starts = True, run.starts + 1
+            self._tell(run)
+
+    def end(self, submission: SubmissionId, how: How, diagnosis: Diagnosis | None = None) -> None:
+        """End a submission, started or not."""
+        run = self.runs[submission]
+        if run.how is None:
+            run.how, run.diagnosis = how, diagnosis
+            self._tell(run)
+
+    def _tell(self, run: Run) -> None:
+        for backend in self.listeners:
+            backend.notice(run)
+
+
+class MemoryBackend:
+    """``ports.Backend`` over a ``MemoryWorld``."""
+
+    def __init__(
+        self, world: MemoryWorld, *, name: BackendName = BackendName.CELERY, owner: str = "1"
+    ) -> None:
+        self.name = name
+        self.owner = owner
+        self._world = world
+        self._seen: deque[Observation] = deque()
+        #: What could not be asked while the world was away, and what was last told of each run.
+        self._looking_up: set[SubmissionId] = set()
+        self._told: dict[SubmissionId, Observation] = {}
+
+    def start(self) -> None:
+        """See ``ports.Backend``."""
+        if self not in self._world.listeners:
+            self._world.listeners.append(self)
+
+    def stop(self, deadline_s: float) -> None:  # noqa: ARG002
+        """See ``ports.Backend``."""
+        if self in self._world.listeners:
+            self._world.listeners.remove(self)
+
+    def submit(self, batch: Sequence[Submission]) -> None:
+        """See ``ports.Backend``."""
+        for submission in batch:
+            if self._world.away:
+                self._seen.append(Waiting(submission.id, Reason.API_UNAVAILABLE, "away", retry_after_s=0.0))
+                continue
+            self._world.received.append(submission.id)
+            run = self._world.runs.setdefault(submission.id, Run(submission, self.owner))
+            self._seen.append(Accepted(submission.id, external_name=f"memory-{submission.id}"))
+            self.notice(run)
+
+    def poll(self) -> list[Observation]:
+        """See ``ports.Backend``."""
+        if not self._world.away:
+            self._answer()
+        seen = list(self._seen)
+        self._seen.clear()
+        return seen
+
+    def _answer(self) -> None:
+        for submission in sorted(self._looking_up):
+            run = self._world.runs.get(submission)
+            if run is None:
+                self._seen.append(Ended(submission, How.ABSENT))
+            else:
+                run.owner = self.owner
+                self._told.pop(submission, None)
+                self.notice(run)
+        self._looking_up.clear()
+        for run in self._world.runs.values():
+            self.notice(run)
+
+    def notice(self, run: Run) -> None:
+        """Tell what is new of a run of ours; the world calls this."""
+        if run.owner != self.owner or self._world.away:
+            return
+        observation = _state_of(run)
+        if self._told.get(run.submission.id) != observation:
+            self._told[run.submission.id] = observation
+            self._seen.append(observation)
+
+    def cancel(self, ids: Collection[SubmissionId]) -> None:
+        """See ``ports.Backend``."""
+        for submission in ids:
+            if submission in self._world.runs:
+                self._world.end(submission, How.CANCELLED)
+            else:
+                self._seen.append(Ended(submission, How.CANCELLED))
+
+    def adopt(self, ids: Collection[SubmissionId]) -> None:
+        """See ``ports.Backend``."""
+        self._looking_up.update(ids)
+
+    def sweep(self, live_owners: Collection[str]) -> None:
+        """See ``ports.Backend``."""
+        for run in self._world.runs.values():
+            if run.how is not None and run.owner not in live_owners:
+                run.owner = self.owner
+
+    def release(self, ids: Collection[SubmissionId]) -> None:
+        """See ``ports.Backend``."""
+        for submission in ids:
+            if (run := self._world.runs.get(submission)) and run.how is not None:
+                del self._world.runs[submission]
+                self._told.pop(submission, None)
+
+    def log(self, attempt_id: str) -> list[str] | None:  # noqa: ARG002
+        """See ``ports.Backend``: nothing is printed here."""
+        return None
+
+
+def _state_of(run: Run) -> Observation:
+    submission = run.submission.id
+    if run.how is not None:
+        return Ended(submission, run.how, run.diagnosis)
+    if run.started:
+        return Started(submission, where="memory")
+    return Waiting(submission, Reason.POD_PENDING, "not started yet")

@@ -1,0 +1,347 @@
+"""Airflow's side: its workloads, its tables, its tokens. The one module that knows its versions.
+
+Holds every SQL statement on Airflow's own tables and everything that differs
+between Airflow versions (written for 3.3). ``AirflowTasks`` implements
+``ports.Tasks``; the rest turns Airflow's workloads into attempts. It decides
+nothing.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from airflow import settings
+from airflow.api_fastapi.auth.tokens import JWTGenerator
+from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
+from airflow.executors.workloads.types import state_class_for_key
+from airflow.jobs.job import Job
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.session import create_session
+from airflow.utils.state import JobState, TaskInstanceState
+from sqlalchemy import Engine, or_, select, tuple_, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from hybrid_executor.lifecycle import Witness
+from hybrid_executor.model.attempt import Attempt, BackendName, Route, TaskAddress, WorkloadKind
+from hybrid_executor.model.errors import Unavailable
+from hybrid_executor.model.reason import Reason
+
+log = logging.getLogger("hybrid_executor")
+
+#: Task instances named in one statement; SQLite refuses more than 32,766 variables.
+ROWS_AT_ONCE = 2000
+
+T = TypeVar("T")
+
+Workload = ExecuteTask | ExecuteCallback | TestConnection
+
+
+class MetadataUnavailable(Unavailable):
+    """The metadata database does not answer."""
+
+    reason = Reason.LEDGER_UNAVAILABLE
+
+
+class WorkloadTokens:
+    """Signs workload tokens with a life of their own; stands in for Airflow's ``JWTGenerator``.
+
+    Airflow gives them ``[scheduler] task_queued_timeout``, so a task that waits
+    longer than that for a worker or a node could never start. For task
+    instances the scope admits ``/run`` alone, which swaps the token for a
+    short-lived one, so a long life widens nothing else.
+    """
+
+    def __init__(self, generator: JWTGenerator, workload_life_s: float) -> None:
+        self._generator = generator
+        self._workload_life_s = workload_life_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+    def generate(
+        self,
+        extras: dict[str, Any] | None = None,
+        headers: dict[str, Any] | None = None,
+        valid_for: float | None = None,
+    ) -> str:
+        """Sign; a token of scope ``workload`` lives ``workload_life_s`` seconds."""
+        if (extras or {}).get("scope") == "workload":
+            valid_for = self._workload_life_s
+        return self._generator.generate(extras=extras, headers=headers, valid_for=valid_for)
+
+
+#: The route of an adopted attempt until the ledger has said which one it took.
+ROUTE_UNKNOWN = Route(backend=BackendName.CELERY, rule="unknown")
+
+
+def attempt_of(
+    workload: Workload,
+    route: Callable[[str], Route],
+    callback_route: Callable[[str], Route],
+    default_queue: str,
+) -> Attempt:
+    """Describe what Airflow handed over.
+
+    ``route`` chooses the backend of tasks; callbacks and connection tests go to
+    Celery workers whatever queue they name, because a pod can run neither.
+    """
+    if isinstance(workload, ExecuteTask):
+        return _task_attempt(workload, route)
+    if isinstance(workload, ExecuteCallback):
+        data = workload.callback.data
+        queue = data.get("queue") if isinstance(data, dict) else None
+        return _other_attempt(
+            WorkloadKind.CALLBACK, workload.callback.id, queue or default_queue, callback_route
+        )
+    return _other_attempt(
+        WorkloadKind.CONNECTION_TEST,
+        str(workload.connection_test_id),
+        workload.queue or default_queue,
+        callback_route,
+    )
+
+
+def _task_attempt(workload: ExecuteTask, route: Callable[[str], Route]) -> Attempt:
+    ti = workload.ti
+    return Attempt(
+        id=str(UUID(ti.external_executor_id)),
+        kind=WorkloadKind.TASK,
+        workload_id=str(ti.id),
+        address=_address(ti),
+        queue=ti.queue,
+        priority=ti.priority_weight,
+        route=route(ti.queue),
+        queued_at=datetime.now(UTC),
+    )
+
+
+def _other_attempt(
+    kind: WorkloadKind, workload_id: str, queue: str, route: Callable[[str], Route]
+) -> Attempt:
+    return Attempt(
+        id=str(UUID(workload_id)),
+        kind=kind,
+        workload_id=workload_id,
+        address=None,
+        queue=queue,
+        # Callbacks complete work that is done: Airflow dispatches them before any task.
+        priority=2**31,
+        route=route(queue),
+        queued_at=datetime.now(UTC),
+    )
+
+
+def _address(ti: Any) -> TaskAddress:
+    return TaskAddress(
+        dag_id=ti.dag_id,
+        task_id=ti.task_id,
+        run_id=ti.run_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        try_number=ti.try_number,
+    )
+
+
+def key_of(address: TaskAddress) -> TaskInstanceKey:
+    """Airflow's key of a task instance."""
+    return TaskInstanceKey(
+        dag_id=address.dag_id,
+        task_id=address.task_id,
+        run_id=address.run_id,
+        try_number=address.try_number,
+        map_index=address.map_index,
+    )
+
+
+def succeeded_state(key: Any) -> Any:
+    """The state that says to Airflow: the process of this workload ended well."""
+    return state_class_for_key(key).SUCCESS
+
+
+def failed_state(key: Any) -> Any:
+    """The state that says to Airflow: this workload failed."""
+    return state_class_for_key(key).FAILED
+
+
+def metadata_engine() -> Engine:
+    """Airflow's own engine, with its pool and its settings."""
+    engine = settings.engine
+    if engine is None:
+        raise RuntimeError("Airflow's settings are not initialised: airflow.settings.configure_orm()")
+    return engine
+
+
+def own_session() -> AbstractContextManager[Session]:
+    """A session of its own, committed at the end of the block."""
+    return create_session(scoped=False)
+
+
+def ensure_attempt_id(workload: ExecuteTask, session: Session) -> None:
+    """Give the attempt a name where the scheduler gave none, in the scheduler's own transaction.
+
+    It does so for a task that names this executor by its class while several
+    are configured, and in ``dag.test(use_executor=True)``.
+    """
+    if workload.ti.external_executor_id:
+        return
+    workload.ti.external_executor_id = str(uuid4())
+    session.execute(
+        update(TaskInstance)
+        .where(TaskInstance.id == workload.ti.id)
+        .values(external_executor_id=workload.ti.external_executor_id)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def read_adoptable(tis: Sequence[TaskInstance], session: Session) -> dict[str, Attempt]:
+    """The attempts of task instances offered for adoption, by task instance id.
+
+    One query: the rows that Airflow offers have few columns loaded, and each
+    other one that is touched costs a query per row. The route is not known
+    here: ``route`` of these attempts comes from the ledger.
+    """
+    columns = (
+        TaskInstance.id,
+        TaskInstance.dag_id,
+        TaskInstance.task_id,
+        TaskInstance.run_id,
+        TaskInstance.map_index,
+        TaskInstance.try_number,
+        TaskInstance.queue,
+        TaskInstance.priority_weight,
+        TaskInstance.external_executor_id,
+        TaskInstance.queued_dttm,
+    )
+    found: dict[str, Attempt] = {}
+    for ids in _chunks([ti.id for ti in tis]):
+        for row in session.execute(select(*columns).where(TaskInstance.id.in_(ids))):
+            attempt_id = _uuid_or_none(row.external_executor_id)
+            if attempt_id:
+                found[str(row.id)] = Attempt(
+                    id=attempt_id,
+                    kind=WorkloadKind.TASK,
+                    workload_id=str(row.id),
+                    address=_address(row),
+                    queue=row.queue,
+                    priority=row.priority_weight,
+                    route=ROUTE_UNKNOWN,
+                    queued_at=row.queued_dttm or datetime.now(UTC),
+                )
+    return found
+
+
+class AirflowTasks:
+    """``ports.Tasks`` over the metadata database, each call in a short transaction of its own."""
+
+    def __init__(self, *, tokens: WorkloadTokens, scheduler_grace_s: float) -> None:
+        self._tokens = tokens
+        self._scheduler_grace_s = scheduler_grace_s
+
+    def witnesses(self, addresses: Collection[TaskAddress]) -> Mapping[TaskAddress, Witness]:
+        """See ``ports.Tasks``."""
+        by_key = {(a.dag_id, a.task_id, a.run_id, a.map_index): a for a in addresses}
+        columns = (TaskInstance.dag_id, TaskInstance.task_id, TaskInstance.run_id, TaskInstance.map_index)
+        found: dict[TaskAddress, Witness] = {}
+        with _short_session() as session:
+            for keys in _chunks(list(by_key)):
+                statement = select(
+                    *columns,
+                    TaskInstance.state,
+                    TaskInstance.external_executor_id,
+                    TaskInstance.queued_by_job_id,
+                ).where(tuple_(*columns).in_(keys))
+                for row in session.execute(statement):
+                    found[by_key[tuple(row[:4])]] = Witness(
+                        state=str(row.state) if row.state else None,
+                        attempt_id=_uuid_or_none(row.external_executor_id),
+                        owner=None if row.queued_by_job_id is None else str(row.queued_by_job_id),
+                    )
+        return found
+
+    def refresh_queued(self, attempts: Collection[Attempt]) -> None:
+        """See ``ports.Tasks``; rows that somebody has locked are passed over: their turn comes again."""
+        for chunk in _chunks(sorted(attempts, key=lambda a: a.workload_id)):
+            locked = (
+                select(TaskInstance.id)
+                .where(TaskInstance.id.in_([UUID(a.workload_id) for a in chunk]))
+                .where(TaskInstance.state == TaskInstanceState.QUEUED)
+                .where(TaskInstance.external_executor_id.in_([a.id for a in chunk]))
+                .with_for_update(skip_locked=True)
+            )
+            with _short_session() as session:
+                session.execute(
+                    update(TaskInstance)
+                    .where(TaskInstance.id.in_(list(session.scalars(locked))))
+                    .values(queued_dttm=datetime.now(UTC))
+                    .execution_options(synchronize_session=False)
+                )
+
+    def live_owners(self) -> frozenset[str]:
+        """See ``ports.Tasks``."""
+        oldest = datetime.now(UTC) - timedelta(seconds=self._scheduler_grace_s)
+        statement = select(Job.id).where(
+            Job.job_type == "SchedulerJob",
+            or_(Job.state == JobState.RUNNING, Job.state.is_(None)),
+            Job.latest_heartbeat >= oldest,
+        )
+        with _short_session() as session:
+            return frozenset(str(job_id) for job_id in session.scalars(statement))
+
+    def parcel(self, attempt: Attempt) -> ExecuteTask | None:
+        """See ``ports.Tasks``; only a task instance that is still queued as this attempt is to run."""
+        if attempt.kind is not WorkloadKind.TASK:
+            return None
+        with _short_session() as session:
+            ti = session.get(TaskInstance, UUID(attempt.workload_id))
+            if ti is None or ti.state != TaskInstanceState.QUEUED:
+                return None
+            if _uuid_or_none(ti.external_executor_id) != attempt.id:
+                return None
+            return ExecuteTask.make(ti, generator=self._tokens)
+
+    def payload(self, parcel: Workload, *, fresh_token: bool) -> str:
+        """See ``ports.Tasks``."""
+        if fresh_token:
+            subject = {
+                ExecuteTask: lambda w: w.ti.id,
+                ExecuteCallback: lambda w: w.callback.id,
+                TestConnection: lambda w: w.connection_test_id,
+            }[type(parcel)](parcel)
+            token = type(parcel).generate_token(str(subject), self._tokens)
+            parcel = parcel.model_copy(update={"token": token})
+        return parcel.model_dump_json()
+
+    def executor_config(self, parcel: Workload) -> Mapping[str, Any] | None:
+        """See ``ports.Tasks``."""
+        return parcel.ti.executor_config if isinstance(parcel, ExecuteTask) else None
+
+
+@contextmanager
+def _short_session() -> Iterator[Session]:
+    """A transaction of our own, apart from the scheduler's thread-local session."""
+    try:
+        with create_session(scoped=False) as session:
+            yield session
+    except SQLAlchemyError as error:
+        raise MetadataUnavailable(f"the metadata database does not answer: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _uuid_or_none(text: str | None) -> str | None:
+    """The attempt's name; None for what another executor wrote there."""
+    try:
+        return str(UUID(text)) if text else None
+    except ValueError:
+        return None
+
+
+def _chunks(items: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(items), ROWS_AT_ONCE):
+        yield items[start : start + ROWS_AT_ONCE]

@@ -1,0 +1,367 @@
+"""``HybridExecutor``: what Airflow sees. It only turns Airflow's calls into the controller's.
+
+Constructing it starts nothing and connects nowhere, because the API server
+constructs executors only to read logs; ``start`` opens, ``end`` and
+``terminate`` close within a deadline. It never raises into the scheduler's
+loop for what a user got wrong or what the outside world does.
+"""
+
+import logging
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.executors.base_executor import BaseExecutor
+from sqlalchemy.orm import object_session
+
+from hybrid_executor import contract, metrics
+from hybrid_executor.backends.celery.backend import CeleryBackend
+from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
+from hybrid_executor.controller import Controller
+from hybrid_executor.inflight import Flight, Inflight
+from hybrid_executor.ledger.database import DatabaseLedger
+from hybrid_executor.lifecycle import Phase, Policy
+from hybrid_executor.model.attempt import Attempt, BackendName, Route, WorkloadKind
+from hybrid_executor.model.errors import ConfigError, LedgerUnavailable
+from hybrid_executor.model.observation import Diagnosis
+from hybrid_executor.model.record import SubmissionRecord
+from hybrid_executor.ports import Backend, Ledger
+from hybrid_executor.routing import RoutingTable
+from hybrid_executor.settings import Settings, load_routing, load_settings
+from hybrid_executor.staging import Staging
+
+if TYPE_CHECKING:
+    from airflow.executors.workloads import ExecutorWorkload
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy.orm import Session
+
+log = logging.getLogger("hybrid_executor")
+
+#: What a shutdown may take in all; Kubernetes and systemd give 30 s by default.
+STOP_DEADLINE_S = 8.0
+#: How often a routes file that was bad is read again, seconds.
+ROUTES_AGAIN_S = 10.0
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+
+class HybridExecutor(BaseExecutor):
+    """Runs each task where its queue says: in a pod of its own, or on a Celery worker."""
+
+    supports_callbacks = True
+    supports_connection_test = True
+    supports_multi_team = False
+    sentry_integration = "sentry_sdk.integrations.celery.CeleryIntegration"
+    pre_assigns_external_executor_id: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        parallelism: int | None = None,
+        team_name: str | None = None,
+        *,
+        settings: Settings | None = None,
+        backends: Mapping[BackendName, Backend] | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        """Airflow passes nothing; tests pass settings, backends and a ledger of their own."""
+        self.settings = settings or load_settings()
+        super().__init__(parallelism=parallelism or self.settings.parallelism, team_name=team_name)
+        self._given_backends = backends
+        self._given_ledger = ledger
+        self._controller: Controller | None = None
+        self._routing: RoutingTable | None = None
+        self._routes_read_s = float("-inf")
+        #: Adopted attempts whose ledger rows could not be read yet.
+        self._to_adopt: list[Attempt] = []
+        self._staging = Staging(insert=self._insert_rows, release=self._release)
+
+    # --- life ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open both backends; whichever is away is waited for while the other works."""
+        for problem in self.settings.problems:
+            log.error("%s", problem)
+        self._load_routing()
+        self._controller = self._make_controller()
+        for name, backend in self.backends.items():
+            log.info("starting backend %s", name)
+            backend.start()
+        log.info("hybrid executor started, scheduler job %s", self._owner)
+
+    def _make_controller(self) -> Controller:
+        settings = self.settings
+        return Controller(
+            backends=self.backends,
+            ledger=self._ledger,
+            tasks=contract.AirflowTasks(
+                tokens=self.jwt_generator, scheduler_grace_s=settings.scheduler_health_check_threshold_s
+            ),
+            listener=self,
+            inflight=Inflight(
+                parallelism=self.parallelism,
+                limits={
+                    BackendName.CELERY: settings.celery_parallelism,
+                    BackendName.KUBERNETES: settings.kubernetes_parallelism,
+                },
+                held_limit=settings.held_limit,
+            ),
+            policy=Policy(
+                submission_limit=settings.submission_limit,
+                backoff_first_s=settings.backoff_first_s,
+                backoff_max_s=settings.backoff_max_s,
+            ),
+            clock=SystemClock(),
+            owner=self._owner,
+            token_life_s=settings.token_life_s,
+            # A wait with a known reason must be seen several times within the timeout that it defers.
+            reconcile_interval_s=min(settings.reconcile_interval_s, settings.task_queued_timeout_s / 4),
+        )
+
+    @property
+    def controller(self) -> Controller:
+        """The controller of a started executor."""
+        if self._controller is None:
+            raise RuntimeError("HybridExecutor.start() has not been called")
+        return self._controller
+
+    @cached_property
+    def backends(self) -> Mapping[BackendName, Backend]:
+        """Both backends, constructed and not started."""
+        if self._given_backends is not None:
+            return self._given_backends
+        return {
+            BackendName.CELERY: CeleryBackend(self.settings.celery),
+            BackendName.KUBERNETES: KubernetesBackend(self.settings.kubernetes, owner=self._owner),
+        }
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        return self._given_ledger or DatabaseLedger(contract.metadata_engine())
+
+    @property
+    def _owner(self) -> str:
+        return str(self.job_id or 0)
+
+    @cached_property
+    def jwt_generator(self) -> Any:
+        """Airflow's generator, but workload tokens live ``[hybrid_executor] token_life_s``."""
+        return contract.WorkloadTokens(BaseExecutor.jwt_generator.func(self), self.settings.token_life_s)
+
+    def end(self) -> None:
+        """Stop within the deadline; what was handed over goes on, and is adopted by whoever comes next."""
+        if self._controller is None:
+            return
+        self._controller.flush()
+        deadline_s = time.monotonic() + STOP_DEADLINE_S
+        for backend in self.backends.values():
+            backend.stop(max(1.0, deadline_s - time.monotonic()))
+
+    def terminate(self) -> None:
+        """Same as ``end``."""
+        self.end()
+
+    # --- queueing -----------------------------------------------------------------------
+
+    def queue_workload(self, workload: "ExecutorWorkload", session: "Session") -> None:
+        """Route a workload and keep it until the scheduler's transaction has committed; no I/O."""
+        if isinstance(workload, contract.ExecuteTask):
+            contract.ensure_attempt_id(workload, session)
+        table = self._routing
+        attempt = contract.attempt_of(
+            workload,
+            route=table.route if table else _no_route,
+            callback_route=_callback_route,
+            default_queue=self.settings.default_queue,
+        )
+        flight = Flight(
+            attempt=attempt,
+            key=workload.key,
+            parcel=workload,
+            routed=table is not None or attempt.kind is not WorkloadKind.TASK,
+        )
+        self._staging.stage(flight, session)
+
+    def _insert_rows(self, connection: Any, flights: Sequence[Flight]) -> None:
+        self._ledger.insert(connection, [self.controller.row_of(flight) for flight in flights])
+
+    def _release(self, flight: Flight) -> None:
+        self.controller.release(flight)
+
+    # --- heartbeat ----------------------------------------------------------------------
+
+    def heartbeat(self) -> None:
+        """One step of the controller; costs what has changed since the last."""
+        if self._routing is None:
+            self._load_routing()
+        if self._to_adopt:
+            self._adopt(self._to_adopt)
+        self.controller.step()
+        inflight = self.controller.inflight
+        self._emit_metrics(
+            self.parallelism - inflight.sent(), inflight.sent(), len(inflight) - inflight.sent()
+        )
+        metrics.emit_gauges(inflight)
+
+    def sync(self) -> None:
+        """Airflow's name for the part of a heartbeat that observes; the whole step here."""
+        self.controller.step()
+
+    def trigger_tasks(self, open_slots: int) -> None:
+        """Airflow's name for the part of a heartbeat that sends; the controller knows its own slots."""
+        self.controller.step()
+
+    def _process_workloads(self, workload_items: Sequence["ExecutorWorkload"]) -> None:
+        """Send workloads that no transaction holds back; recorded first, like all others."""
+        for workload in workload_items:
+            with contract.own_session() as session:
+                self.queue_workload(workload, session)
+        self.controller.step()
+
+    # --- the listener: what Airflow is told -----------------------------------------------
+
+    def succeeded(self, key: Hashable) -> None:
+        """See ``ports.Listener``."""
+        super().change_state(key, contract.succeeded_state(key))  # type: ignore[arg-type]
+
+    def failed(self, key: Hashable, diagnosis: Diagnosis) -> None:
+        """See ``ports.Listener``."""
+        text = f"{diagnosis.reason}: {diagnosis.message}" if diagnosis.message else str(diagnosis.reason)
+        self.note(key, "hybrid executor: failed", text)
+        metrics.count_end(diagnosis.reason)
+        super().change_state(key, contract.failed_state(key), text)  # type: ignore[arg-type]
+
+    def note(self, key: Hashable, event: str, text: str) -> None:
+        """See ``ports.Listener``."""
+        self.log_task_event(event=event, extra=text, ti_key=key)  # type: ignore[arg-type]
+
+    # --- what the scheduler asks and says --------------------------------------------------
+
+    def change_state(self, key: Any, state: Any, info: Any = None, remove_running: bool = True) -> None:
+        """The scheduler's word that a task is over (no heartbeat, stuck): its attempt is withdrawn."""
+        for flight in self._flights_of(key):
+            self.controller.revoke(flight)
+        super().change_state(key, state, info, remove_running)
+
+    def has_task(self, task_instance: "TaskInstance") -> bool:
+        """Whether an attempt of the task instance is on its way, held or running here."""
+        key = task_instance.key
+        return bool(self._flights_of(key)) or key in self._staging.keys()
+
+    def revoke_task(self, *, ti: "TaskInstance") -> None:
+        """Withdraw a task instance's attempts; raises, emits and changes nothing."""
+        for flight in self._flights_of(ti.key):
+            self.controller.revoke(flight)
+
+    def fail_connection_test(self, key: Any) -> None:
+        """Drop a connection test that took too long."""
+        for flight in self._flights_of(key):
+            self.controller.revoke(flight)
+
+    def _flights_of(self, key: Hashable) -> list[Flight]:
+        return self._controller.inflight.of_key(key) if self._controller else []
+
+    @property
+    def slots_occupied(self) -> int:
+        """Attempts that count against ``[core] parallelism``: those held for a backend do not."""
+        return self._controller.inflight.occupied() if self._controller else 0
+
+    @property
+    def slots_available(self) -> int:
+        """How many more the scheduler may queue."""
+        return self.parallelism - self.slots_occupied
+
+    def debug_dump(self) -> None:
+        """Log every attempt in flight, on SIGUSR2."""
+        for flight in self._controller.inflight if self._controller else ():
+            self.log.info("%s %s %s %s", flight.id, flight.backend, flight.phase.name, flight.reason or "")
+
+    # --- adoption ---------------------------------------------------------------------------
+
+    def try_adopt_task_instances(self, tis: Sequence["TaskInstance"]) -> Sequence["TaskInstance"]:
+        """Adopt what the ledger knows; what it does not know was never sent by us, and is reset."""
+        session = object_session(tis[0]) if tis else None
+        if session is None:
+            return tis
+        attempts = contract.read_adoptable(tis, session)
+        unknown = self._adopt(list(attempts.values()))
+        adopted = {ti_id for ti_id, attempt in attempts.items() if attempt.id not in unknown}
+        return [ti for ti in tis if str(ti.id) not in adopted]
+
+    def _adopt(self, attempts: Sequence[Attempt]) -> set[str]:
+        """Adopt what the ledger knows and return the ids of the rest; while it is away, adopt later."""
+        try:
+            rows = self._ledger.find([attempt.id for attempt in attempts])
+        except LedgerUnavailable as error:
+            log.warning("%d attempts are adopted as soon as the ledger can be read: %s", len(attempts), error)
+            self._to_adopt = list(attempts)
+            return set()
+        self._to_adopt = []
+        known = [attempt for attempt in attempts if attempt.id in rows]
+        self.controller.adopt([_flight_of(attempt, rows[attempt.id]) for attempt in known])
+        log.info("adopted %d of %d attempts of dead schedulers", len(known), len(attempts))
+        return {attempt.id for attempt in attempts} - set(rows)
+
+    # --- logs -------------------------------------------------------------------------------
+
+    def get_task_log(self, ti: "TaskInstance", try_number: int) -> tuple[list[str], list[str]]:
+        """The log of a running pod; nothing at all for Celery, whose workers serve their own logs.
+
+        Any message would keep Airflow from asking the worker, so none is returned there.
+        """
+        attempt_id = ti.external_executor_id
+        table = self._routing or self._load_routing()
+        if not attempt_id or not table or table.route(ti.queue).backend is not BackendName.KUBERNETES:
+            return [], []
+        lines = self.backends[BackendName.KUBERNETES].log(attempt_id)
+        if lines is None:
+            return [], []
+        return [f"Found logs in the pod of attempt {attempt_id}"], ["\n".join(lines)]
+
+    # --- routes -----------------------------------------------------------------------------
+
+    def _load_routing(self) -> RoutingTable | None:
+        """Read the routes; while they are bad, tasks wait with that reason and nothing stops."""
+        now_s = time.monotonic()
+        if now_s - self._routes_read_s < ROUTES_AGAIN_S:
+            return self._routing
+        self._routes_read_s = now_s
+        try:
+            self._routing = load_routing(self.settings)
+        except ConfigError as error:
+            log.error("tasks wait until the routes are right:\n%s", error)
+            return None
+        if self._controller:
+            for flight in self._controller.inflight:
+                if not flight.routed:
+                    self._controller.reroute(flight, self._routing.route(flight.attempt.queue))
+        return self._routing
+
+
+def _no_route(queue: str) -> Route:
+    return Route(backend=BackendName.CELERY, rule=f"queue {queue}: no valid routes yet")
+
+
+def _callback_route(queue: str) -> Route:
+    return Route(backend=BackendName.CELERY, rule="callbacks and connection tests run on Celery workers")
+
+
+def _flight_of(attempt: Attempt, row: SubmissionRecord) -> Flight:
+    route = Route(backend=row.backend, rule=row.rule, pod_template_file=row.pod_template_file)
+    return Flight(
+        attempt=replace(attempt, route=route, queued_at=row.queued_at),
+        key=contract.key_of(attempt.address) if attempt.address else attempt.workload_id,
+        number=row.id.number,
+        phase=Phase.SENT,
+        recorded=True,
+    )

@@ -1,0 +1,273 @@
+"""The attempts that this scheduler answers for: capacity, order, timers. No I/O, no clock.
+
+It keeps counts and heaps, so that each question costs the attempts that it
+concerns and not all that are in flight. ``controller`` is its only caller and
+gives it the time (monotonic seconds).
+
+Capacity. What is *sent* (SENT, ACCEPTED, STARTED) never exceeds ``[core]
+parallelism``, nor a backend's own limit. An attempt that waits for a backend
+(which is full, or has let it go for a while) is *held*: it is left out of the
+occupied slots, up to ``held_limit`` per backend, so that one backend's backlog
+never keeps the scheduler from queueing for the other.
+"""
+
+import heapq
+import itertools
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybrid_executor.lifecycle import AttemptView, Phase
+from hybrid_executor.model.attempt import Attempt, BackendName, SubmissionId
+from hybrid_executor.model.reason import Reason
+
+SENT_PHASES = (Phase.SENT, Phase.ACCEPTED, Phase.STARTED)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Flight:
+    """One attempt in flight. Only ``Inflight`` changes ``phase`` and ``ticket``."""
+
+    attempt: Attempt
+    #: Airflow's key of the workload: opaque here.
+    key: Hashable
+    #: What a payload is made from (Airflow's workload): opaque; None until it is needed after adoption.
+    parcel: Any = None
+    number: int = 1
+    phase: Phase = Phase.READY
+    #: Whether the ledger has the row of the current submission.
+    recorded: bool = False
+    #: False while no valid routing table exists to choose its backend.
+    routed: bool = True
+    revoked: bool = False
+    refusals: int = 0
+    reason: Reason | None = None
+    message: str = ""
+    #: When ``reason`` was last seen to hold, monotonic seconds.
+    reason_seen_s: float = 0.0
+    #: When the parcel's token was signed, monotonic seconds.
+    signed_s: float = 0.0
+    #: Since when the metadata database has gone on without it, monotonic seconds.
+    over_since_s: float | None = None
+    #: A look-up was asked for and has not been answered.
+    looked_up: bool = False
+    ticket: int = field(default=-1, repr=False)
+
+    @property
+    def id(self) -> SubmissionId:
+        return SubmissionId(self.attempt.id, self.number)
+
+    @property
+    def backend(self) -> BackendName:
+        return self.attempt.route.backend
+
+    @property
+    def is_sent(self) -> bool:
+        return self.phase in SENT_PHASES
+
+    def view(self) -> AttemptView:
+        return AttemptView(
+            attempt_id=self.attempt.id,
+            kind=self.attempt.kind,
+            backend=self.backend,
+            phase=self.phase,
+            number=self.number,
+            refusals=self.refusals,
+            revoked=self.revoked,
+        )
+
+
+class Inflight:
+    """Every attempt from its commit to its end."""
+
+    def __init__(self, *, parallelism: int, limits: Mapping[BackendName, int], held_limit: int) -> None:
+        #: A limit of 0 means that the backend has none of its own.
+        self._parallelism = parallelism
+        self._limits = dict(limits)
+        self._held_limit = held_limit
+        self._flights: dict[str, Flight] = {}
+        self._by_key: defaultdict[Hashable, set[str]] = defaultdict(set)
+        self._by_workload: defaultdict[str, set[str]] = defaultdict(set)
+        self._counts: dict[BackendName, dict[Phase, int]] = {b: dict.fromkeys(Phase, 0) for b in BackendName}
+        self._ready: dict[BackendName, list[tuple[int, int, str]]] = {b: [] for b in BackendName}
+        self._timers: list[tuple[float, int, str]] = []
+        self._blocked: defaultdict[str, list[str]] = defaultdict(list)
+        self._tickets = itertools.count()
+
+    # --- membership ------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def __iter__(self) -> Iterator[Flight]:
+        return iter(list(self._flights.values()))
+
+    def get(self, attempt_id: str) -> Flight | None:
+        return self._flights.get(attempt_id)
+
+    def of_key(self, key: Hashable) -> list[Flight]:
+        """The attempts of a workload that Airflow has not withdrawn."""
+        return [f for i in self._by_key.get(key, ()) if not (f := self._flights[i]).revoked]
+
+    def others_of(self, flight: Flight) -> list[Flight]:
+        """Other attempts of the same task instance, withdrawn ones included."""
+        ids = self._by_workload.get(flight.attempt.workload_id, set()) - {flight.attempt.id}
+        return [self._flights[i] for i in ids]
+
+    def add(self, flight: Flight) -> None:
+        """Take an attempt in, in the phase that it says; one already known is left as it is."""
+        attempt = flight.attempt
+        if attempt.id in self._flights:
+            return
+        self._flights[attempt.id] = flight
+        self._by_key[flight.key].add(attempt.id)
+        self._by_workload[attempt.workload_id].add(attempt.id)
+        self._counts[flight.backend][flight.phase] += 1
+        flight.ticket = next(self._tickets)
+        if flight.phase is Phase.READY:
+            self._push_ready(flight)
+
+    def remove(self, flight: Flight) -> None:
+        """Let an ended attempt go; whoever waited for it may now be sent."""
+        attempt = flight.attempt
+        if self._flights.pop(attempt.id, None) is None:
+            return
+        self._counts[flight.backend][flight.phase] -= 1
+        _discard(self._by_key, flight.key, attempt.id)
+        _discard(self._by_workload, attempt.workload_id, attempt.id)
+        if not any(other.is_sent for other in self.others_of(flight)):
+            for waiting_id in self._blocked.pop(attempt.workload_id, ()):
+                if (waiting := self._flights.get(waiting_id)) and waiting.phase is Phase.READY:
+                    self._push_ready(waiting)
+
+    # --- phases ----------------------------------------------------------------------
+
+    def advance(self, flight: Flight, phase: Phase) -> None:
+        """Note that the backend has answered."""
+        self._set_phase(flight, phase)
+
+    def ready(self, flight: Flight, *, reason: Reason | None = None) -> None:
+        """Make it eligible, at the place in the order that it had."""
+        self._set_phase(flight, Phase.READY)
+        flight.reason = reason
+        self._push_ready(flight)
+
+    def back_off(self, flight: Flight, until_s: float) -> None:
+        """Hold it back until ``until_s``."""
+        self._set_phase(flight, Phase.BACKOFF)
+        heapq.heappush(self._timers, (until_s, flight.ticket, flight.attempt.id))
+
+    def reroute(self, flight: Flight, attempt: Attempt) -> None:
+        """Give an attempt that waited for a route its own, and make it eligible."""
+        self._counts[flight.backend][flight.phase] -= 1
+        flight.attempt = attempt
+        flight.routed = True
+        self._counts[flight.backend][flight.phase] += 1
+        self.ready(flight)
+
+    def resubmit(self, flight: Flight, until_s: float) -> None:
+        """Turn to the next submission, which may be sent from ``until_s`` on."""
+        flight.number += 1
+        flight.recorded = False
+        flight.refusals = 0
+        flight.looked_up = False
+        self.back_off(flight, until_s)
+
+    def wake(self, backend: BackendName, reasons: Collection[Reason]) -> None:
+        """End the waits of attempts that ``backend`` let go for one of ``reasons``: it is back."""
+        if not self._counts[backend][Phase.BACKOFF]:
+            return
+        for flight in self:
+            if flight.backend is backend and flight.phase is Phase.BACKOFF and flight.reason in reasons:
+                self.ready(flight)
+
+    # --- what goes next --------------------------------------------------------------
+
+    def take(self, now_s: float) -> list[Flight]:
+        """Move what may be sent now to SENT and return it, most urgent first."""
+        self._ring(now_s)
+        room = self._parallelism - self.sent()
+        taken: list[Flight] = []
+        while room > 0 and (flight := self._pop_best()) is not None:
+            self._set_phase(flight, Phase.SENT)
+            taken.append(flight)
+            room -= 1
+        return taken
+
+    def _pop_best(self) -> Flight | None:
+        heads = [
+            (heap[0], backend)
+            for backend, heap in self._ready.items()
+            if not self.is_full(backend) and self._settle_head(heap)
+        ]
+        if not heads:
+            return None
+        (_, _, attempt_id), backend = min(heads)
+        heapq.heappop(self._ready[backend])
+        return self._flights[attempt_id]
+
+    def _settle_head(self, heap: list[tuple[int, int, str]]) -> bool:
+        """Drop entries from the head that are stale or blocked; say whether one is left."""
+        while heap:
+            _, ticket, attempt_id = heap[0]
+            flight = self._flights.get(attempt_id)
+            if flight is None or flight.phase is not Phase.READY or flight.ticket != ticket:
+                heapq.heappop(heap)
+            elif any(other.is_sent for other in self.others_of(flight)):
+                heapq.heappop(heap)
+                flight.reason = Reason.EARLIER_ATTEMPT
+                self._blocked[flight.attempt.workload_id].append(attempt_id)
+            else:
+                return True
+        return False
+
+    def _ring(self, now_s: float) -> None:
+        while self._timers and self._timers[0][0] <= now_s:
+            _, ticket, attempt_id = heapq.heappop(self._timers)
+            flight = self._flights.get(attempt_id)
+            if flight and flight.phase is Phase.BACKOFF and flight.ticket == ticket:
+                self.ready(flight, reason=flight.reason)
+
+    # --- capacity --------------------------------------------------------------------
+
+    def sent(self, backend: BackendName | None = None) -> int:
+        """Attempts that a backend has been given, in one backend or in all."""
+        backends = [backend] if backend else list(BackendName)
+        return sum(self._counts[b][phase] for b in backends for phase in SENT_PHASES)
+
+    def count(self, backend: BackendName, phase: Phase) -> int:
+        return self._counts[backend][phase]
+
+    def is_full(self, backend: BackendName) -> bool:
+        limit = self._limits.get(backend, 0)
+        return bool(limit) and self.sent(backend) >= limit
+
+    def held(self, backend: BackendName) -> int:
+        """Attempts that wait for this backend and leave the slots, at most ``held_limit``."""
+        waiting = self._counts[backend][Phase.BACKOFF]
+        if self.is_full(backend):
+            waiting += self._counts[backend][Phase.READY]
+        return min(waiting, self._held_limit)
+
+    def occupied(self) -> int:
+        """Slots that Airflow is to count as taken."""
+        return len(self._flights) - sum(self.held(b) for b in BackendName)
+
+    # --- internals -------------------------------------------------------------------
+
+    def _set_phase(self, flight: Flight, phase: Phase) -> None:
+        counts = self._counts[flight.backend]
+        counts[flight.phase] -= 1
+        counts[phase] += 1
+        flight.phase = phase
+
+    def _push_ready(self, flight: Flight) -> None:
+        entry = (-flight.attempt.priority, flight.ticket, flight.attempt.id)
+        heapq.heappush(self._ready[flight.backend], entry)
+
+
+def _discard(index: defaultdict[Any, set[str]], key: Hashable, attempt_id: str) -> None:
+    index[key].discard(attempt_id)
+    if not index[key]:
+        del index[key]

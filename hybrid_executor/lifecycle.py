@@ -1,0 +1,261 @@
+"""What to do about an observation: the only state machine, without I/O or clock.
+
+``decide`` looks at one attempt, one observation and, where a process has
+ended, at what the metadata database says of the task instance (the witness).
+It returns a decision; ``controller`` carries it out.
+
+    phase      means
+    READY      may be sent as soon as its backend and [core] parallelism have room
+    BACKOFF    let go by its backend; sent again, under the same name, at its time
+    SENT       handed to the backend, not answered yet
+    ACCEPTED   the backend has it: the message is published, the pod exists
+    STARTED    its process runs
+
+An end removes the attempt, so a terminal result is final: the first one wins.
+Every rule for an end is in ``_decide_end``, in this order: withdrawn attempts
+are closed silently; an attempt that the task instance no longer carries is
+closed silently, because its end is nobody's failure; an attempt that ended
+while the task instance is still QUEUED never started the task, so a new
+submission is made without using a retry, up to a limit; one that ended while
+it is RUNNING died without a word, and fails.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from hybrid_executor.model.attempt import BackendName, WorkloadKind
+from hybrid_executor.model.observation import (
+    Accepted,
+    Diagnosis,
+    Ended,
+    How,
+    Observation,
+    Rejected,
+    Started,
+    Waiting,
+)
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.record import Outcome
+
+
+class Phase(IntEnum):
+    """How far an attempt has come; a later phase never goes back but by BACKOFF and READY."""
+
+    READY = 0
+    BACKOFF = 1
+    SENT = 2
+    ACCEPTED = 3
+    STARTED = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Numbers that a user may set; each documented with its option in ``provider``."""
+
+    #: Submissions of one attempt that die before the task starts, before it fails.
+    submission_limit: int = 5
+    backoff_first_s: float = 1.0
+    backoff_max_s: float = 60.0
+
+    def backoff_s(self, failures: int) -> float:
+        """Exponential from the first failure (``failures`` = 1), without jitter."""
+        return min(self.backoff_max_s, self.backoff_first_s * 2.0 ** min(failures - 1, 16))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptView:
+    """What ``decide`` may know of an attempt."""
+
+    attempt_id: str
+    kind: WorkloadKind
+    backend: BackendName
+    phase: Phase
+    #: The current submission.
+    number: int
+    #: Times in a row that its backend let this submission go.
+    refusals: int = 0
+    #: Withdrawn by Airflow; nothing is told to Airflow any more.
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """The task instance's row; ``decide`` gets None where there is none any more."""
+
+    state: str | None
+    #: ``external_executor_id``: the attempt that the task instance carries.
+    attempt_id: str | None
+    #: ``queued_by_job_id`` as text.
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """Stale, repeated or meaningless here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """The attempt has come to ``phase``, or waits there for ``reason``."""
+
+    phase: Phase
+    reason: Reason | None = None
+    message: str = ""
+    external_name: str | None = None
+    where: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Send the same submission again after so many seconds."""
+
+    after_s: float
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resubmit:
+    """Close this submission as replaced and make a new one after so many seconds."""
+
+    after_s: float
+    diagnosis: Diagnosis
+
+
+@dataclass(frozen=True, slots=True)
+class Succeed:
+    """Tell Airflow that the process ended well, and close the attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Tell Airflow that the attempt failed, and close it."""
+
+    diagnosis: Diagnosis
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the attempt and tell Airflow nothing: it knows already, or asked for it."""
+
+    outcome: Outcome
+    diagnosis: Diagnosis | None = None
+
+
+Decision = Ignore | Advance | Retry | Resubmit | Succeed | Fail | Close
+
+QUEUED = "queued"
+RUNNING = "running"
+RESTARTING = "restarting"
+#: States of a task instance whose process ended and said so itself, and which no
+#: scheduler moves on from by itself: only here a SUCCESS event can do no harm.
+SETTLED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+#: States that say that the task's own code, or whoever killed it, ended it badly.
+ENDED_BADLY = frozenset({"failed", "up_for_retry", "upstream_failed"})
+
+
+def needs_witness(view: AttemptView, observation: Observation) -> bool:
+    """Whether ``decide`` must be given the task instance's row."""
+    return isinstance(observation, Ended) and view.kind is WorkloadKind.TASK and not view.revoked
+
+
+def decide(view: AttemptView, observation: Observation, witness: Witness | None, policy: Policy) -> Decision:
+    """Return what follows from one observation; total and pure."""
+    if observation.submission != (view.attempt_id, view.number):
+        return Ignore()
+    match observation:
+        case Accepted(external_name=name):
+            if view.phase is Phase.STARTED:
+                return Ignore()
+            return Advance(Phase.ACCEPTED, external_name=name)
+        case Waiting():
+            return _decide_wait(view, observation, policy)
+        case Started(where=where):
+            return Advance(Phase.STARTED, where=where)
+        case Rejected(diagnosis=diagnosis):
+            return Close(Outcome.REVOKED, diagnosis) if view.revoked else Fail(diagnosis)
+        case Ended():
+            return _decide_end(view, observation, witness, policy)
+
+
+def _decide_wait(view: AttemptView, seen: Waiting, policy: Policy) -> Decision:
+    if view.phase is Phase.STARTED:
+        return Ignore()
+    if seen.retry_after_s is None:
+        return Advance(Phase.ACCEPTED, reason=seen.reason, message=seen.message)
+    if view.revoked:
+        return Close(Outcome.REVOKED, Diagnosis(reason=Reason.REVOKED))
+    after_s = max(seen.retry_after_s, policy.backoff_s(view.refusals + 1))
+    return Retry(after_s, seen.reason, seen.message)
+
+
+def _decide_end(view: AttemptView, end: Ended, witness: Witness | None, policy: Policy) -> Decision:
+    if view.revoked:
+        return Close(Outcome.REVOKED, Diagnosis(reason=Reason.REVOKED))
+    if view.kind is not WorkloadKind.TASK:
+        return _decide_other_end(view, end, policy)
+    if witness is None or witness.attempt_id != view.attempt_id:
+        return Close(_outcome_of(end), end.diagnosis)
+    if witness.state == QUEUED:
+        return _died_before_start(view, end, policy)
+    if witness.state == RESTARTING:
+        # A user cleared it while it ran; SUCCESS is the word that makes the scheduler go on.
+        return Succeed()
+    if witness.state == RUNNING:
+        return _died_running(view, end)
+    if witness.state in ENDED_BADLY:
+        return Close(Outcome.FAILED, end.diagnosis or Diagnosis(reason=Reason.ERROR))
+    return Succeed() if witness.state in SETTLED else Close(Outcome.SUCCEEDED)
+
+
+def _decide_other_end(view: AttemptView, end: Ended, policy: Policy) -> Decision:
+    """Callbacks and connection tests have no state of their own to look at."""
+    if end.how is How.SUCCEEDED:
+        return Succeed()
+    if end.how is How.ABSENT and view.phase < Phase.STARTED:
+        return _died_before_start(view, end, policy)
+    return Fail(_diagnosis_of(end))
+
+
+def _died_before_start(view: AttemptView, end: Ended, policy: Policy) -> Decision:
+    diagnosis = _diagnosis_of(end)
+    if view.number < policy.submission_limit:
+        return Resubmit(policy.backoff_s(view.number), diagnosis)
+    return Fail(
+        Diagnosis(
+            reason=diagnosis.reason,
+            message=f"{diagnosis.message or diagnosis.reason} (ended {view.number} times before the task "
+            "could start; [hybrid_executor] submission_limit)",
+            exit_code=diagnosis.exit_code,
+        )
+    )
+
+
+def _died_running(view: AttemptView, end: Ended) -> Decision:
+    if end.how is How.ABSENT and view.backend is BackendName.CELERY:
+        # A result store that lost its data is no proof that a worker died. The task's
+        # own heartbeat, which Airflow watches, is.
+        return Advance(Phase.STARTED)
+    if end.how is How.SUCCEEDED:
+        message = "the process ended without an error but never told Airflow how the task ended"
+        return Fail(Diagnosis(reason=Reason.LOST, message=message, exit_code=0))
+    return Fail(_diagnosis_of(end))
+
+
+def _diagnosis_of(end: Ended) -> Diagnosis:
+    if end.diagnosis:
+        return end.diagnosis
+    messages = {
+        How.ABSENT: "no trace of it is left in its backend",
+        How.CANCELLED: "it was cancelled by somebody else",
+        How.SUCCEEDED: "its process ended before the task was started",
+        How.FAILED: "its process ended with an error",
+    }
+    reason = Reason.ERROR if end.how is How.FAILED else Reason.LOST
+    return Diagnosis(reason=reason, message=messages[end.how])
+
+
+def _outcome_of(end: Ended) -> Outcome:
+    if end.how is How.SUCCEEDED:
+        return Outcome.SUCCEEDED
+    return Outcome.REVOKED if end.how is How.CANCELLED else Outcome.FAILED
