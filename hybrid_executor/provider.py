@@ -15,4 +15,5 @@ def get_provider_info() -> dict[str, Any]:
         "description": "One executor, two backends: Kubernetes pods by queue, Celery workers for the rest.",
         "executors": ["hybrid_executor.HybridExecutor"],
         "cli": [],
+        "db-managers": ["hybrid_executor.ledger.manager.LedgerDBManager"],
     }

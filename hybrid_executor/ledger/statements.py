@@ -1,0 +1,142 @@
+"""The ledger's SQL: which statement, with which parameters, on which database.
+
+Only builds statements; ``database`` runs them. PostgreSQL takes a batch as one
+array per column, so that a statement's text, its plan and its round trips are
+the same for one row and for a thousand. SQLite, which has no round trips, and
+MySQL take one row after the other through the driver's ``executemany``.
+"""
+
+from collections.abc import Collection, Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Insert,
+    Select,
+    String,
+    TableValuedAlias,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from hybrid_executor.ledger.rows import CHANGEABLE_COLUMNS, Row
+from hybrid_executor.ledger.tables import submission
+
+#: One dictionary of arrays, or a list of rows for the driver to repeat.
+Parameters = dict[str, list[Any]] | list[Row]
+
+_KEY = ("attempt_id", "submission")
+_ALL = tuple(column.name for column in submission.columns)
+_CHANGE = (*_KEY, *CHANGEABLE_COLUMNS)
+
+
+def parameters(dialect: str, rows: Sequence[Row]) -> Parameters:
+    """The rows as the statements below take them; no parameter has a column's bare name."""
+    if dialect == "postgresql":
+        return {f"p_{name}": [row[name] for row in rows] for name in rows[0]}
+    return [{f"p_{name}": value for name, value in row.items()} for row in rows]
+
+
+@cache
+def insertion(dialect: str, *, skip_existing: bool = False) -> Insert:
+    """INSERT the rows; what is there already is an error, or skipped."""
+    statement = _insert_for(dialect, skip_existing=skip_existing)
+    if dialect == "postgresql":
+        arrays = _arrays(_ALL)
+        return statement.from_select(list(_ALL), select(*(arrays.c[name] for name in _ALL)))
+    return statement.values({name: _parameter(name) for name in _ALL})
+
+
+@cache
+def locking() -> Select[Any]:
+    """Lock the open rows that are about to change, in the order of their keys (PostgreSQL).
+
+    UPDATE locks rows in the order in which its plan meets them, and two
+    schedulers with two plans could wait for each other.
+    """
+    arrays = _arrays(_CHANGE)
+    return (
+        select(submission.c.attempt_id, submission.c.submission)
+        .join(arrays, _same_row(arrays))
+        .where(submission.c.ended_at.is_(None))
+        .order_by(submission.c.attempt_id, submission.c.submission)
+        .with_for_update(of=submission)
+    )
+
+
+@cache
+def changing(dialect: str) -> Update:
+    """UPDATE the rows that have not ended; a NULL leaves its column as it is."""
+    if dialect == "postgresql":
+        arrays = _arrays(_CHANGE)
+        return (
+            update(submission)
+            .where(_same_row(arrays), submission.c.ended_at.is_(None))
+            .values({name: func.coalesce(arrays.c[name], submission.c[name]) for name in CHANGEABLE_COLUMNS})
+        )
+    return (
+        update(submission)
+        .where(*(submission.c[name] == _parameter(name) for name in _KEY), submission.c.ended_at.is_(None))
+        .values({name: func.coalesce(_parameter(name), submission.c[name]) for name in CHANGEABLE_COLUMNS})
+    )
+
+
+def by_attempt(attempt_ids: Collection[str]) -> Select[Any]:
+    """Every submission of the attempts, the newest of each last."""
+    return (
+        select(submission)
+        .where(submission.c.attempt_id.in_(attempt_ids))
+        .order_by(submission.c.attempt_id, submission.c.submission)
+    )
+
+
+def open_of_others(live_owners: Collection[str], limit: int) -> Select[Any]:
+    """Open rows that no live scheduler answers for, oldest first."""
+    return (
+        select(submission)
+        .where(submission.c.ended_at.is_(None), submission.c.scheduler_job.not_in(live_owners))
+        .order_by(submission.c.queued_at, submission.c.attempt_id, submission.c.submission)
+        .limit(limit)
+    )
+
+
+def _insert_for(dialect: str, *, skip_existing: bool) -> Insert:
+    if not skip_existing:
+        return insert(submission)
+    if dialect == "postgresql":
+        return postgresql.insert(submission).on_conflict_do_nothing()
+    if dialect == "sqlite":
+        return sqlite.insert(submission).on_conflict_do_nothing()
+    # INSERT IGNORE would also hide values that do not fit their columns.
+    return mysql.insert(submission).on_duplicate_key_update(attempt_id=submission.c.attempt_id)
+
+
+def _parameter(name: str) -> ColumnElement[Any]:
+    return bindparam(f"p_{name}", type_=submission.c[name].type)
+
+
+def _arrays(names: Sequence[str]) -> TableValuedAlias:
+    """The batch as a table: ``unnest`` of one typed array per column."""
+    columns = [submission.c[name] for name in names]
+    batch = func.unnest(*(_array(column) for column in columns))
+    return batch.table_valued(*(Column(c.name, c.type) for c in columns)).render_derived(name="batch")
+
+
+def _array(column: Column[Any]) -> ColumnElement[Any]:
+    # Not VARCHAR(n): a cast to that would cut a value in silence.
+    kind = postgresql.ARRAY(Text() if isinstance(column.type, String) else column.type)
+    return cast(bindparam(f"p_{column.name}", type_=kind), kind)
+
+
+def _same_row(arrays: TableValuedAlias) -> ColumnElement[bool]:
+    return and_(*(submission.c[name] == arrays.c[name] for name in _KEY))

@@ -1,0 +1,256 @@
+"""What every ``ports.Ledger`` keeps, whatever stands behind it.
+
+``test_ledger.py`` runs this suite over each implementation, by way of a
+``Harness`` that knows how to open a transaction of the caller's.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Protocol
+from uuid import uuid4
+
+import pytest
+
+from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
+from hybrid_executor.model.errors import LedgerUnavailable
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
+from hybrid_executor.ports import Ledger
+
+START = datetime(2026, 11, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+class Transaction(Protocol):
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Harness:
+    """One ledger under test, and a way into a transaction of its caller."""
+
+    ledger: Ledger
+
+    def transaction(self) -> AbstractContextManager[tuple[Any, Transaction]]:
+        """Yield the connection to pass to ``insert``, and what commits or rolls it back."""
+        raise NotImplementedError
+
+
+def a_record(**values: Any) -> SubmissionRecord:
+    """A row as the executor first writes it; ``attempt`` and ``number`` make up its id."""
+    attempt = values.pop("attempt", None) or str(uuid4())
+    number = values.pop("number", 1)
+    record = SubmissionRecord(
+        id=SubmissionId(attempt, number),
+        kind=WorkloadKind.TASK,
+        workload_id=str(uuid4()),
+        address=TaskAddress(dag_id="etl", task_id="load", run_id="manual__2026", map_index=3, try_number=2),
+        queue="kubernetes",
+        backend=BackendName.KUBERNETES,
+        rule="routes.yaml rule 2: queue kubernetes",
+        scheduler_job="17",
+        queued_at=START,
+    )
+    return replace(record, **values)
+
+
+def a_full_record(**values: Any) -> SubmissionRecord:
+    """A row with every column set."""
+    later = [START + timedelta(seconds=second) for second in (1, 2, 3)]
+    return a_record(
+        **{
+            "pod_template_file": "/opt/templates/gpu.yaml",
+            "submitted_at": later[0],
+            "started_at": later[1],
+            "ended_at": later[2],
+            "external_name": "airflow/etl-load-abc-1",
+            "where": "etl-load-abc-1 on node-7",
+            "waits_for": Reason.QUOTA,
+            "outcome": Outcome.FAILED,
+            "reason": Reason.OOM_KILLED,
+            "message": "container base: OOMKilled, limit 512Mi ✗",
+            "exit_code": 137,
+        }
+        | values
+    )
+
+
+class LedgerSuite:
+    """Inherit, and give a ``harness`` fixture."""
+
+    @pytest.fixture
+    def ledger(self, harness: Harness) -> Iterator[Ledger]:
+        return harness.ledger
+
+    # --- record and find ---------------------------------------------------------
+
+    def test_a_record_comes_back_as_it_was_written(self, ledger: Ledger) -> None:
+        bare, full = a_record(), a_full_record()
+        ledger.record([bare, full], [])
+        assert ledger.find([bare.id.attempt_id, full.id.attempt_id]) == {
+            bare.id.attempt_id: bare,
+            full.id.attempt_id: full,
+        }
+
+    def test_a_callback_has_no_task_address(self, ledger: Ledger) -> None:
+        callback = a_record(kind=WorkloadKind.CALLBACK, address=None)
+        ledger.record([callback], [])
+        assert ledger.find([callback.id.attempt_id])[callback.id.attempt_id] == callback
+
+    def test_times_come_back_in_utc_to_the_microsecond(self, ledger: Ledger) -> None:
+        elsewhere = START.astimezone(timezone(timedelta(hours=5, minutes=30)))
+        record = a_record(queued_at=elsewhere)
+        ledger.record([record], [])
+        found = ledger.find([record.id.attempt_id])[record.id.attempt_id]
+        assert found.queued_at == START
+        assert found.queued_at.utcoffset() == timedelta(0) or found.queued_at is elsewhere
+
+    def test_unknown_attempts_are_left_out(self, ledger: Ledger) -> None:
+        assert ledger.find([str(uuid4()), "not-a-uuid", ""]) == {}
+        assert ledger.find([]) == {}
+
+    def test_the_newest_submission_of_an_attempt_is_found(self, ledger: Ledger) -> None:
+        rows = [a_record(attempt="a" * 36, number=number) for number in (10, 2, 9)]
+        ledger.record(rows, [])
+        assert ledger.find(["a" * 36])["a" * 36].id.number == 10
+
+    def test_more_attempts_than_one_statement_takes_are_found(self, ledger: Ledger) -> None:
+        rows = [a_record() for _ in range(2_345)]
+        ledger.record(rows, [])
+        assert len(ledger.find([row.id.attempt_id for row in rows])) == 2_345
+
+    def test_a_new_row_that_is_there_already_is_left_as_it_is(self, ledger: Ledger) -> None:
+        record = a_record()
+        ledger.record([record], [])
+        ledger.record([replace(record, queue="other"), other := a_record()], [])
+        found = ledger.find([record.id.attempt_id, other.id.attempt_id])
+        assert found == {record.id.attempt_id: record, other.id.attempt_id: other}
+
+    def test_a_row_that_comes_twice_in_a_batch_is_written_once_and_the_first_counts(
+        self, ledger: Ledger
+    ) -> None:
+        record = a_record()
+        ledger.record([record, replace(record, queue="other")], [])
+        assert ledger.find([record.id.attempt_id])[record.id.attempt_id] == record
+
+    # --- changes -----------------------------------------------------------------
+
+    def test_a_change_sets_what_it_names_and_leaves_the_rest(self, ledger: Ledger) -> None:
+        record = a_record(waits_for=Reason.HELD, external_name="x")
+        ledger.record([record], [])
+        ledger.record([], [Change(id=record.id, submitted_at=START, scheduler_job="18")])
+        expected = replace(record, submitted_at=START, scheduler_job="18")
+        assert ledger.find([record.id.attempt_id])[record.id.attempt_id] == expected
+
+    def test_a_change_can_set_every_column_that_it_has(self, ledger: Ledger) -> None:
+        full = a_full_record()
+        bare = a_record(attempt=full.id.attempt_id, workload_id=full.workload_id)
+        bare = replace(bare, pod_template_file=full.pod_template_file)
+        change = Change(
+            id=full.id,
+            scheduler_job=full.scheduler_job,
+            submitted_at=full.submitted_at,
+            started_at=full.started_at,
+            ended_at=full.ended_at,
+            external_name=full.external_name,
+            where=full.where,
+            waits_for=full.waits_for,
+            outcome=full.outcome,
+            reason=full.reason,
+            message=full.message,
+            exit_code=full.exit_code,
+        )
+        ledger.record([bare], [change])
+        assert ledger.find([full.id.attempt_id])[full.id.attempt_id] == full
+
+    def test_an_exit_code_of_zero_is_a_value(self, ledger: Ledger) -> None:
+        record = a_record(exit_code=1)
+        ledger.record([record], [Change(id=record.id, exit_code=0)])
+        assert ledger.find([record.id.attempt_id])[record.id.attempt_id].exit_code == 0
+
+    def test_the_first_terminal_result_wins(self, ledger: Ledger) -> None:
+        record = a_record()
+        ledger.record([record], [Change(id=record.id, ended_at=START, outcome=Outcome.SUCCEEDED)])
+        late = Change(id=record.id, ended_at=START + timedelta(1), outcome=Outcome.FAILED, exit_code=1)
+        ledger.record([], [late])
+        found = ledger.find([record.id.attempt_id])[record.id.attempt_id]
+        assert found == replace(record, ended_at=START, outcome=Outcome.SUCCEEDED)
+
+    def test_the_first_terminal_result_wins_within_a_batch(self, ledger: Ledger) -> None:
+        record = a_record()
+        first = Change(id=record.id, ended_at=START, outcome=Outcome.SUCCEEDED)
+        late = Change(id=record.id, ended_at=START + timedelta(1), outcome=Outcome.FAILED, exit_code=1)
+        ledger.record([record], [first, late])
+        found = ledger.find([record.id.attempt_id])[record.id.attempt_id]
+        assert found == replace(record, ended_at=START, outcome=Outcome.SUCCEEDED)
+
+    def test_of_several_changes_to_a_row_the_later_values_win(self, ledger: Ledger) -> None:
+        record = a_record()
+        changes = [
+            Change(id=record.id, waits_for=Reason.HELD, external_name="first"),
+            Change(id=record.id, waits_for=Reason.IN_QUEUE, where="worker-1"),
+        ]
+        ledger.record([record], changes)
+        found = ledger.find([record.id.attempt_id])[record.id.attempt_id]
+        assert found == replace(record, waits_for=Reason.IN_QUEUE, external_name="first", where="worker-1")
+
+    def test_a_change_to_a_row_that_is_not_there_does_nothing(self, ledger: Ledger) -> None:
+        known = a_record()
+        missing = SubmissionId(known.id.attempt_id, 2)
+        ledger.record([known], [Change(id=missing, exit_code=1), Change(id=known.id, exit_code=2)])
+        assert ledger.find([known.id.attempt_id]) == {known.id.attempt_id: replace(known, exit_code=2)}
+
+    def test_more_changes_than_one_statement_takes_are_all_made(self, ledger: Ledger) -> None:
+        rows = [a_record() for _ in range(2_100)]
+        ledger.record(rows, [Change(id=row.id, exit_code=index) for index, row in enumerate(rows)])
+        found = ledger.find([row.id.attempt_id for row in rows])
+        assert [found[row.id.attempt_id].exit_code for row in rows] == list(range(2_100))
+
+    # --- open_elsewhere ----------------------------------------------------------
+
+    def test_open_rows_of_schedulers_that_are_gone_come_oldest_first(self, ledger: Ledger) -> None:
+        def queued(minute: int, **values: Any) -> SubmissionRecord:
+            return a_record(queued_at=START + timedelta(minutes=minute), **values)
+
+        young, old, middle = (queued(minute, scheduler_job="dead") for minute in (3, 1, 2))
+        mine = queued(0, scheduler_job="17")
+        ended = queued(0, scheduler_job="dead", ended_at=START, outcome=Outcome.SUCCEEDED)
+        ledger.record([young, old, middle, mine, ended], [])
+        assert ledger.open_elsewhere(["17", "19"], 10) == [old, middle, young]
+        assert ledger.open_elsewhere(frozenset({"17"}), 2) == [old, middle]
+
+    def test_without_a_live_scheduler_every_open_row_is_elsewhere(self, ledger: Ledger) -> None:
+        record = a_record()
+        ledger.record([record], [])
+        assert ledger.open_elsewhere([], 10) == [record]
+
+    # --- insert ------------------------------------------------------------------
+
+    def test_an_inserted_row_is_there_after_the_commit(self, harness: Harness) -> None:
+        record, other = a_record(), a_full_record()
+        with harness.transaction() as (connection, transaction):
+            harness.ledger.insert(connection, [record, other])
+            harness.ledger.insert(connection, [])
+            transaction.commit()
+        assert harness.ledger.find([record.id.attempt_id])[record.id.attempt_id] == record
+        assert harness.ledger.find([other.id.attempt_id])[other.id.attempt_id] == other
+
+    def test_a_rolled_back_transaction_leaves_no_row(self, harness: Harness) -> None:
+        record = a_record()
+        with harness.transaction() as (connection, transaction):
+            harness.ledger.insert(connection, [record])
+            transaction.rollback()
+        assert harness.ledger.find([record.id.attempt_id]) == {}
+
+    def test_an_insert_that_fails_leaves_the_callers_transaction_whole(self, harness: Harness) -> None:
+        taken, first, batch_mate = a_record(), a_record(), a_record()
+        harness.ledger.record([taken], [])
+        with harness.transaction() as (connection, transaction):
+            harness.ledger.insert(connection, [first])
+            with pytest.raises(LedgerUnavailable):
+                harness.ledger.insert(connection, [batch_mate, replace(taken, queue="other")])
+            transaction.commit()
+        ids = [record.id.attempt_id for record in (taken, first, batch_mate)]
+        assert harness.ledger.find(ids) == {ids[0]: taken, ids[1]: first}
