@@ -1,0 +1,279 @@
+"""What is known of our pods, and what follows from each thing that is seen of them.
+
+``Book`` does no I/O. It is told what the watch and direct answers show, says
+observations, and orders the few things that have to be done: delete a pod,
+dispose of one whose end is recorded, look one up that may be gone. Its rules:
+
+- What has ended has ended: one end is said for each submission.
+- A pod that an answer proved to exist is not missing from a list that began
+  before that answer (a lagging view never reports it absent).
+- A pod that vanished may have been adopted by another scheduler, so it is
+  looked up before its end is said.
+
+All calls come from the loop's thread.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from hybrid_executor.model.attempt import SubmissionId
+from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_EXECUTOR, LABEL_OWNER, LABEL_SUBMISSION
+from hybrid_executor.pods.diagnosis import PodPhase, PodView, observe
+
+Pod = Mapping[str, Any]
+#: The stock label of a pod that is kept after its executor is done with it.
+LABEL_DONE = "airflow_executor_done"
+
+
+class Order(StrEnum):
+    """What is to be done about a pod."""
+
+    #: Withdraw it; it may still run.
+    DELETE = "delete"
+    #: Its end is recorded: delete or mark it, as the settings say.
+    DISPOSE = "dispose"
+    #: It left the watch; find out whether it is gone.
+    LOOK_UP = "look up"
+
+
+@dataclass(slots=True, kw_only=True)
+class Known:
+    """One pod of ours."""
+
+    id: SubmissionId
+    namespace: str
+    name: str
+    #: When something last proved that it exists; monotonic, in seconds.
+    seen_at: float
+    where: str = ""
+    wait: tuple[Reason, str] | None = None
+    #: Withdrawn on our side; its end is a cancellation.
+    cancelled: bool = False
+    #: It can never start; it is being deleted, and this will be why it ended.
+    condemned: Diagnosis | None = None
+    #: Why somebody else is taking it down, if the pod says so.
+    disruption: Diagnosis | None = None
+    #: Vanished while nobody watched, so what it did last is not known.
+    missed: bool = False
+    released: bool = False
+    end: Ended | None = None
+
+
+def submission_of(pod: Pod) -> SubmissionId | None:
+    """Whose pod it is, by its labels; None if it isn't one of this executor's."""
+    labels = pod["metadata"].get("labels") or {}
+    number = labels.get(LABEL_SUBMISSION, "")
+    if LABEL_ATTEMPT not in labels or not number.isdigit():
+        return None
+    return SubmissionId(labels[LABEL_ATTEMPT], int(number))
+
+
+def our_labels(submission: SubmissionId, owner: str) -> dict[str, str]:
+    """What finds a pod again, whatever a template or mutation hook did to its labels."""
+    return {
+        LABEL_EXECUTOR: "True",
+        LABEL_OWNER: owner,
+        LABEL_ATTEMPT: submission.attempt_id,
+        LABEL_SUBMISSION: str(submission.number),
+    }
+
+
+def waits_for_good(pod: Pod, fatal_reasons: Collection[str]) -> bool:
+    """Whether a container waits for one of the reasons that the user calls fatal.
+
+    As the stock executor has it: init containers and the first container, and
+    never the node's own limit on pulls, which passes.
+    """
+    status = pod.get("status") or {}
+    containers = (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())[:1])
+    waits = [(container.get("state") or {}).get("waiting") or {} for container in containers]
+    return status.get("phase") == "Pending" and any(
+        wait.get("reason") in fatal_reasons and wait.get("message") != "pull QPS exceeded" for wait in waits
+    )
+
+
+def watch_selector(owner: str) -> str:
+    return f"{LABEL_OWNER}={owner},{LABEL_DONE}!=True"
+
+
+class Book:
+    """Every pod that this backend answers for, from its first sight to its disposal."""
+
+    def __init__(
+        self,
+        say: Callable[[Observation], None],
+        order: Callable[[Order, Known], None],
+        fatal_waiting_reasons: Collection[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say = say
+        self._order = order
+        self._fatal = frozenset(fatal_waiting_reasons)
+        self._clock = clock
+        self._known: dict[SubmissionId, Known] = {}
+        self._listing_began: dict[str | None, float] = {}
+
+    def __contains__(self, submission: object) -> bool:
+        return submission in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    # --- what the watch shows (``watch.Sink``) --------------------------------------
+
+    def listing(self, scope: str | None, began: float) -> None:
+        self._listing_began[scope] = began
+
+    def listed(self, scope: str | None) -> None:
+        """Whatever the list did not name, and nothing has proved since, has vanished."""
+        began = self._listing_began.pop(scope)
+        for known in [k for k in self._known.values() if scope in (None, k.namespace) and k.seen_at < began]:
+            known.missed = True
+            self._vanished(known)
+
+    def changed(self, pod: Pod) -> None:
+        submission = submission_of(pod)
+        if submission is None:
+            return
+        known = self._known.get(submission) or self._first_sight(submission, pod)
+        known.seen_at = self._clock()
+        if known.end is None and known.name == pod["metadata"]["name"]:
+            self._follow(known, pod)
+
+    def removed(self, pod: Pod) -> None:
+        submission = submission_of(pod)
+        known = self._known.get(submission) if submission else None
+        if known is None or known.name != pod["metadata"]["name"]:
+            return
+        if known.end is None:
+            self._follow(known, pod)
+        self._vanished(known)
+
+    # --- what direct answers show ---------------------------------------------------
+
+    def created(self, pod: Pod) -> None:
+        """A creation was answered. The watch may have been faster and know more."""
+        submission = submission_of(pod)
+        if submission in self._known:
+            self._known[submission].seen_at = self._clock()
+        else:
+            self.changed(pod)
+
+    def gone(self, submission: SubmissionId) -> None:
+        """A look-up has proved that the pod exists no more."""
+        known = self._known.pop(submission, None)
+        if known and known.end is None:
+            self._say(self._end_of_missing(known))
+
+    def forget(self, submission: SubmissionId) -> None:
+        """Somebody else answers for it now, or it is disposed of."""
+        self._known.pop(submission, None)
+
+    # --- what the executor asks -------------------------------------------------------
+
+    def repeat(self, submission: SubmissionId) -> bool:
+        """Say again how it stands; False if it is not known."""
+        known = self._known.get(submission)
+        if known is None:
+            return False
+        if known.end:
+            self._say(known.end)
+        elif known.where:
+            self._say(Started(submission, known.where))
+        else:
+            self._say(Waiting(submission, *(known.wait or (Reason.POD_PENDING, ""))))
+        return True
+
+    def cancel(self, submission: SubmissionId) -> bool:
+        """Withdraw it; False if it is not known."""
+        known = self._known.get(submission)
+        if known is None:
+            return False
+        if known.end:
+            self._say(known.end)
+        elif not known.cancelled:
+            known.cancelled = True
+            self._order(Order.DELETE, known)
+        return True
+
+    def release(self, submissions: Iterable[SubmissionId]) -> None:
+        """Their ends are recorded. One whose pod still runs is disposed of when it ends."""
+        for known in [self._known[s] for s in submissions if s in self._known]:
+            if not known.released:
+                known.released = True
+                if known.end:
+                    self._order(Order.DISPOSE, known)
+
+    # --- inside ---------------------------------------------------------------------
+
+    def _first_sight(self, submission: SubmissionId, pod: Pod) -> Known:
+        meta = pod["metadata"]
+        known = Known(id=submission, namespace=meta["namespace"], name=meta["name"], seen_at=self._clock())
+        self._known[submission] = known
+        self._say(Accepted(submission, f"{known.namespace}/{known.name}"))
+        return known
+
+    def _follow(self, known: Known, pod: Pod) -> None:
+        view = observe(pod)
+        if view.phase is PodPhase.SUCCEEDED:
+            self._end(known, How.SUCCEEDED, None)
+        elif view.phase is PodPhase.FAILED:
+            self._end(known, How.FAILED, view.diagnosis)
+        elif view.started:
+            self._follow_run(known, view)
+        elif view.phase is PodPhase.PENDING:
+            self._follow_wait(known, view, pod)
+
+    def _follow_run(self, known: Known, view: PodView) -> None:
+        if view.phase is PodPhase.DELETING:
+            known.disruption = view.diagnosis
+        if not known.where:
+            known.where = f"{known.name} on {view.node or 'an unknown node'}"
+            self._say(Started(known.id, known.where))
+
+    def _follow_wait(self, known: Known, view: PodView, pod: Pod) -> None:
+        waits = view.waits or Diagnosis(reason=Reason.POD_PENDING)
+        wait = (waits.reason, waits.message)
+        if wait != known.wait:
+            known.wait = wait
+            self._say(Waiting(known.id, *wait))
+        if not known.condemned and not known.cancelled and waits_for_good(pod, self._fatal):
+            known.condemned = waits
+            self._order(Order.DELETE, known)
+
+    def _end(self, known: Known, how: How, diagnosis: Diagnosis | None) -> None:
+        if known.cancelled:
+            known.end = Ended(known.id, How.CANCELLED)
+        elif known.condemned:
+            known.end = Ended(known.id, How.FAILED, known.condemned)
+        else:
+            known.end = Ended(known.id, how, diagnosis)
+        self._say(known.end)
+        if known.released:
+            self._order(Order.DISPOSE, known)
+
+    def _vanished(self, known: Known) -> None:
+        if known.end:
+            self.forget(known.id)
+        else:
+            self._order(Order.LOOK_UP, known)
+
+    def _end_of_missing(self, known: Known) -> Ended:
+        if known.cancelled:
+            return Ended(known.id, How.CANCELLED)
+        if known.condemned:
+            return Ended(known.id, How.FAILED, known.condemned)
+        if known.where:
+            message = "the pod was deleted by somebody else while it ran"
+            diagnosis = known.disruption or Diagnosis(reason=Reason.POD_DELETED, message=message)
+            return Ended(known.id, How.FAILED, diagnosis)
+        if known.missed:
+            message = "the pod vanished while the API server could not be watched"
+            return Ended(known.id, How.ABSENT, Diagnosis(reason=Reason.LOST, message=message))
+        message = "the pod was deleted by somebody else before it started"
+        return Ended(known.id, How.FAILED, Diagnosis(reason=Reason.POD_DELETED, message=message))

@@ -1,0 +1,233 @@
+"""The few verbs on pods that this backend needs, over plain dictionaries.
+
+``PodApi`` wraps kubernetes_asyncio's transport and authentication, and
+nothing else of it: no models, so that a list of ten thousand pods costs what
+its JSON costs. It translates at this border: an answer that is a no becomes
+``Answer``, no answer at all becomes ``ApiUnavailable``. It never repeats a
+request. kubernetes_asyncio is imported on the first request: it costs tens of
+MiB, which a process that only constructs the backend is spared.
+"""
+# ruff: noqa: PLC0415 - the clients are costly to import and most processes never use them
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from hybrid_executor.backends.kubernetes.answer import Answer, read_answer
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.model.errors import ApiUnavailable
+
+if TYPE_CHECKING:
+    import aiohttp
+
+log = logging.getLogger("hybrid_executor.kubernetes")
+
+Pod = Mapping[str, Any]
+#: A connection that isn't made within this is not going to be.
+CONNECT_TIMEOUT_S = 10.0
+MERGE_PATCH = "application/merge-patch+json"
+
+
+class Availability:
+    """Says once that the API server is away, and once that it is back."""
+
+    def __init__(self) -> None:
+        self.away = False
+
+    def lost(self, why: str) -> None:
+        if not self.away:
+            self.away = True
+            log.warning("Kubernetes API is away, pods wait: %s", why)
+
+    def found(self) -> None:
+        if self.away:
+            self.away = False
+            log.info("Kubernetes API is back")
+
+
+class PodApi:
+    """Pods of one API server. Use from one event loop; ``close`` when done."""
+
+    def __init__(self, config: KubernetesConfig) -> None:
+        self._config = config
+        self._client: Any = None
+        self._opening = asyncio.Lock()
+        self.availability = Availability()
+
+    async def create(self, namespace: str, pod: Pod) -> dict[str, Any]:
+        return await self._json("POST", pods_path(namespace), body=pod)
+
+    async def read(self, namespace: str, name: str) -> dict[str, Any]:
+        return await self._json("GET", pods_path(namespace, name))
+
+    async def delete(self, namespace: str, name: str, options: Mapping[str, Any]) -> None:
+        """Ask for the deletion; the pod may go on for its grace period."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
+        await self._json("DELETE", pods_path(namespace, name), body=body)
+
+    async def label(self, namespace: str, name: str, labels: Mapping[str, str]) -> dict[str, Any]:
+        """Set labels and return the whole pod as it is then."""
+        body = {"metadata": {"labels": dict(labels)}}
+        return await self._json("PATCH", pods_path(namespace, name), body=body, content_type=MERGE_PATCH)
+
+    async def pages(
+        self, namespace: str | None, selector: str, field_selector: str = ""
+    ) -> AsyncIterator[dict[str, Any]]:
+        """List page by page. All pages are of one resourceVersion; 410 says that it is gone."""
+        query = {"labelSelector": selector, "limit": str(self._config.page_size)}
+        if field_selector:
+            query["fieldSelector"] = field_selector
+        while True:
+            page = await self._json("GET", pods_path(namespace), query=query)
+            yield page
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    @asynccontextmanager
+    async def watch(
+        self, namespace: str | None, query: Mapping[str, str], deadline_s: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open a watch: its bytes as they come. ``TimeoutError`` at the deadline."""
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=deadline_s, connect=CONNECT_TIMEOUT_S)
+        response = await self._send("GET", pods_path(namespace), query=query, timeout=timeout)
+        try:
+            if response.status != 200:
+                raise await self._answer(response)
+            yield self._chunks(response)
+        finally:
+            response.close()
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def _chunks(self, response: "aiohttp.ClientResponse") -> AsyncIterator[bytes]:
+        import aiohttp
+
+        try:
+            async for chunk in response.content.iter_any():
+                yield chunk
+        except aiohttp.ClientError as error:
+            raise ApiUnavailable(f"the watch was cut: {_words(error)}") from error
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        import aiohttp
+
+        timeout = self._config.request_timeout_s
+        response = await self._send(
+            method, path, query=query or {}, body=body, content_type=content_type, timeout=timeout
+        )
+        try:
+            if not 200 <= response.status < 300:
+                raise await self._answer(response)
+            answer: dict[str, Any] = await response.json(content_type=None)
+            return answer
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise self._lost(error) from error
+        finally:
+            response.release()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        timeout: Any,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> "aiohttp.ClientResponse":
+        import aiohttp
+
+        client = await self._opened()
+        try:
+            response: aiohttp.ClientResponse = await client.call_api(
+                path,
+                method,
+                query_params=list(query.items()),
+                header_params={"Content-Type": content_type, "Accept": "application/json"},
+                body=body,
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _request_timeout=timeout,
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._lost(error) from error
+        if response.status < 500:
+            self.availability.found()
+        return response
+
+    async def _answer(self, response: "aiohttp.ClientResponse") -> Answer:
+        import aiohttp
+
+        try:
+            body = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._lost(error) from error
+        answer = read_answer(response.status, body, response.headers)
+        if answer.code >= 500:
+            self.availability.lost(str(answer))
+        return answer
+
+    def _lost(self, error: BaseException) -> ApiUnavailable:
+        words = _words(error)
+        self.availability.lost(words)
+        return ApiUnavailable(f"no answer from the Kubernetes API server: {words}")
+
+    async def _opened(self) -> Any:
+        async with self._opening:
+            if self._client is None:
+                self._client = await open_client(self._config, self._lost)
+            return self._client
+
+
+async def open_client(config: KubernetesConfig, lost: Any) -> Any:
+    """Read the kubeconfig or the service account; no request yet. Unreadable counts as away."""
+    from kubernetes_asyncio import client
+    from kubernetes_asyncio import config as loading
+
+    settings = client.Configuration()
+    try:
+        if config.in_cluster:
+            loading.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+        else:
+            await loading.load_kube_config(
+                config_file=config.config_file,
+                context=config.cluster_context,
+                client_configuration=settings,
+            )
+    except (loading.ConfigException, OSError, ValueError) as error:
+        raise lost(error) from error
+    if not config.verify_ssl:
+        settings.verify_ssl = False
+    if config.ssl_ca_cert:
+        settings.ssl_ca_cert = config.ssl_ca_cert
+    watches = len(config.watched)
+    settings.connection_pool_maxsize = config.creation_concurrency + config.upkeep_concurrency + watches + 4
+    return client.ApiClient(settings)
+
+
+def pods_path(namespace: str | None, name: str | None = None) -> str:
+    path = "/api/v1/pods" if namespace is None else f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
+    return f"{path}/{quote(name, safe='')}" if name else path
+
+
+def _words(error: BaseException) -> str:
+    """Timeouts say nothing of themselves."""
+    return str(error) or type(error).__name__

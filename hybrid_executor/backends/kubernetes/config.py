@@ -1,0 +1,94 @@
+"""The settings of the Kubernetes backend, as plain values.
+
+``settings`` fills them from Airflow's configuration; nothing here reads it.
+Every option of ``[kubernetes_executor]`` keeps its meaning:
+
+    namespace                                        namespace
+    multi_namespace_mode, …_namespace_list           scopes (see there)
+    worker_pod_pending_fatal_container_state_reasons fatal_waiting_reasons (a set)
+    delete_worker_pods                               delete_worker_pods
+    delete_worker_pods_on_failure                    delete_worker_pods_on_failure
+    delete_option_kwargs                             delete_options (names as in the option)
+    kube_client_request_args                         request_timeout_s (from ``_request_timeout``)
+    pod_creation_max_concurrency                     creation_concurrency (0 means the default)
+    in_cluster, cluster_context, config_file         the same names
+    verify_ssl, ssl_ca_cert                          the same names
+    enable_tcp_keepalive, tcp_keep_idle, tcp_keep_intvl, tcp_keep_cnt
+                                                     tcp_keepalive, …_idle_s, …_interval_s, …_count
+    running_pod_log_lines                            running_pod_log_lines
+
+``worker_pods_creation_batch_size`` and ``async_pod_creation`` have nothing
+left to say here (creation is always concurrent and bounded), nor have the
+options that make a pod, which ``podgenerator`` takes: ``pod_template_file``,
+``worker_container_repository``, ``worker_container_tag``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: As in the Kubernetes provider's own default of the option.
+FATAL_WAITING_REASONS = frozenset(
+    {
+        "CreateContainerConfigError",
+        "ErrImagePull",
+        "CreateContainerError",
+        "ImageInspectError",
+        "InvalidImageName",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchTiming:
+    """How long watches live and how long silence is believed; tests shorten these."""
+
+    #: A watch asks the server to end it after a random time between these two.
+    server_timeout_min_s: int = 30
+    server_timeout_max_s: int = 45
+    #: Past its server timeout by so much, a watch counts as silent, and all is listed again.
+    slack_s: float = 10.0
+    backoff_first_s: float = 0.5
+    backoff_max_s: float = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesConfig:
+    """Where the API server is, where pods go, and what becomes of them."""
+
+    namespace: str = "default"
+    #: Namespaces that are watched. Empty: ``namespace`` alone. ``(None,)``: all of
+    #: them, in one watch (``multi_namespace_mode`` without a list).
+    scopes: tuple[str | None, ...] = ()
+    fatal_waiting_reasons: frozenset[str] = FATAL_WAITING_REASONS
+    delete_worker_pods: bool = True
+    delete_worker_pods_on_failure: bool = False
+    #: Fields of DeleteOptions, in snake or camel case, e.g. ``grace_period_seconds``.
+    delete_options: Mapping[str, Any] = field(default_factory=dict)
+    #: For one request: in total, or as (connect, read). A watch has its own.
+    request_timeout_s: float | tuple[float, float] = 30.0
+    creation_concurrency: int = 16
+    #: Patches, deletions and look-ups under way at the same time.
+    upkeep_concurrency: int = 8
+    #: Objects per page of a list.
+    page_size: int = 500
+    in_cluster: bool = True
+    cluster_context: str | None = None
+    config_file: str | None = None
+    verify_ssl: bool = True
+    ssl_ca_cert: str | None = None
+    tcp_keepalive: bool = True
+    tcp_keepalive_idle_s: int = 120
+    tcp_keepalive_interval_s: int = 30
+    tcp_keepalive_count: int = 6
+    running_pod_log_lines: int = 100
+    watch: WatchTiming = WatchTiming()
+
+    @property
+    def watched(self) -> tuple[str | None, ...]:
+        """The namespaces to list and watch; None is all of them."""
+        return self.scopes or (self.namespace,)
+
+    def watches(self, namespace: str) -> bool:
+        """Whether a pod in ``namespace`` would be seen."""
+        return None in self.watched or namespace in self.watched

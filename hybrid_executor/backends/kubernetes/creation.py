@@ -1,0 +1,200 @@
+"""Makes pods: a queue, most urgent first, and a bounded number of requests under way.
+
+``Creation`` answers every submission that it was given with an acceptance
+(through the book), a wait or a rejection, and loses none. A repeat of a lost
+POST bears the same name, so "already exists" is an acceptance if that pod
+bears our attempt and submission. Throttling and an API server that is away
+close the gate for all: what is queued is let go at once, with the reason,
+and comes back from the executor.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NoReturn
+
+from hybrid_executor.backends.kubernetes.answer import (
+    CONFLICT_RETRY_S,
+    Answer,
+    creation_answer,
+    wait_for_api,
+)
+from hybrid_executor.backends.kubernetes.book import Book, Pod, our_labels, submission_of
+from hybrid_executor.backends.kubernetes.client import PodApi
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.model.attempt import Submission, SubmissionId
+from hybrid_executor.model.errors import ApiUnavailable, InvalidPod
+from hybrid_executor.model.observation import Diagnosis, Ended, How, Observation, Rejected, Waiting
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.naming import LABEL_OWNER
+
+log = logging.getLogger("hybrid_executor.kubernetes")
+
+MakePod = Callable[[Submission], Pod]
+#: A gate closed by one failure after the other stays closed for at most so long.
+GATE_MAX_S = 10.0
+
+
+class Gate:
+    """Closed for a while after the server asked for patience, or did not answer."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until = 0.0
+        self._failures = 0
+        self._why = (Reason.API_UNAVAILABLE, "")
+
+    def close(self, reason: Reason, message: str, asked_s: float) -> None:
+        """For what was asked or, if they are many in a row, for longer."""
+        if self._clock() < self._until:
+            return  # answers to requests that were under way when it closed
+        self._until = self._clock() + max(asked_s, min(GATE_MAX_S, 0.5 * 2.0**self._failures))
+        self._failures = min(self._failures + 1, 16)
+        self._why = (reason, message)
+
+    def open(self) -> None:
+        self._failures = 0
+
+    def wait(self, submission: SubmissionId) -> Waiting | None:
+        """What to say while it is closed; None if it is open."""
+        left_s = self._until - self._clock()
+        return Waiting(submission, *self._why, retry_after_s=left_s) if left_s > 0 else None
+
+
+class Creation:
+    """The submissions that are on their way to becoming pods."""
+
+    def __init__(
+        self,
+        api: PodApi,
+        book: Book,
+        config: KubernetesConfig,
+        owner: str,
+        *,
+        make_pod: MakePod,
+        say: Callable[[Observation], None],
+        cancel_unknown: Callable[[Collection[SubmissionId]], None],
+    ) -> None:
+        self._api = api
+        self._book = book
+        self._config = config
+        self._owner = owner
+        self._make_pod = make_pod
+        self._say = say
+        self._cancel_unknown = cancel_unknown
+        self._gate = Gate()
+        self._count = itertools.count()
+        self._queue: asyncio.PriorityQueue[tuple[int, int, Submission]] = asyncio.PriorityQueue()
+        #: Given and not answered yet; True once it is withdrawn.
+        self._open: dict[SubmissionId, bool] = {}
+
+    def __contains__(self, submission: object) -> bool:
+        return submission in self._open
+
+    def submit(self, batch: Sequence[Submission]) -> None:
+        """Queue what is new; what is queued or known already is not made again."""
+        for submission in batch:
+            if submission.id not in self._open and not self._book.repeat(submission.id):
+                self._open[submission.id] = False
+                self._queue.put_nowait((-submission.attempt.priority, next(self._count), submission))
+
+    def withdraw(self, submission: SubmissionId) -> bool:
+        """Cancel one that is not a pod yet; False if it is not here."""
+        if submission not in self._open:
+            return False
+        self._open[submission] = True
+        return True
+
+    async def run(self) -> NoReturn:
+        """One of ``creation_concurrency`` workers."""
+        while True:
+            _, _, submission = await self._queue.get()
+            try:
+                if self._open[submission.id]:
+                    self._answer(submission.id, Ended(submission.id, How.CANCELLED))
+                else:
+                    wait = self._gate.wait(submission.id)
+                    self._answer(submission.id, wait or await self._create(submission))
+            finally:
+                if submission.id in self._open:
+                    message = "interrupted; whether the pod was made is not known"
+                    self._answer(submission.id, Waiting(submission.id, Reason.API_UNAVAILABLE, message, 0.0))
+
+    def _answer(self, submission: SubmissionId, answer: Pod | Observation) -> None:
+        """Close the hand-over, and honour a withdrawal that came while it was under way."""
+        withdrawn = self._open.pop(submission)
+        match answer:
+            case Waiting() if withdrawn:
+                # Whether the request made a pod is not known: only a look-up can tell.
+                self._cancel_unknown([submission])
+            case Waiting() | Rejected() | Ended():
+                self._say(answer)
+            case pod:
+                self._book.created(pod)  # type: ignore[arg-type]
+                if withdrawn:
+                    self._book.cancel(submission)
+
+    async def _create(self, submission: Submission) -> Pod | Waiting | Rejected:
+        try:
+            pod = self._prepared(submission)
+        except InvalidPod as error:
+            return Rejected(submission.id, Diagnosis(reason=error.reason, message=str(error)))
+        except Exception as error:
+            # The maker runs users' hooks. Whatever it lets through must cost this attempt alone.
+            log.exception("making the pod of %s failed", submission.id)
+            message = f"the pod could not be made: {type(error).__name__}: {error}"
+            return Rejected(submission.id, Diagnosis(reason=Reason.INVALID_POD, message=message))
+        namespace = pod["metadata"]["namespace"]
+        try:
+            made = await self._api.create(namespace, pod)
+        except Answer as answer:
+            return await self._refused(submission.id, pod, answer)
+        except ApiUnavailable as error:
+            return self._close_gate(wait_for_api(submission.id, error))
+        self._gate.open()
+        return made
+
+    def _prepared(self, submission: Submission) -> dict[str, Any]:
+        """The pod with the labels that find it again, whatever a hook made of them."""
+        pod = dict(self._make_pod(submission))
+        meta = dict(pod["metadata"])
+        meta["labels"] = {**(meta.get("labels") or {}), **our_labels(submission.id, self._owner)}
+        meta.setdefault("namespace", self._config.namespace)
+        if not self._config.watches(meta["namespace"]):
+            raise InvalidPod(
+                f"metadata.namespace {meta['namespace']!r} is not watched: "
+                "set [kubernetes_executor] multi_namespace_mode"
+            )
+        return {**pod, "metadata": meta}
+
+    async def _refused(self, submission: SubmissionId, pod: Pod, answer: Answer) -> Pod | Waiting | Rejected:
+        if answer.code == 409 and answer.reason == "AlreadyExists":
+            return await self._already_there(
+                submission, pod["metadata"]["namespace"], pod["metadata"]["name"]
+            )
+        outcome = creation_answer(submission, answer)
+        if answer.is_back_pressure and isinstance(outcome, Waiting):
+            return self._close_gate(outcome)
+        return outcome
+
+    async def _already_there(self, submission: SubmissionId, namespace: str, name: str) -> Pod | Waiting:
+        """Take a pod of that name for ours if its labels say so, whoever owned it before."""
+        try:
+            pod = await self._api.read(namespace, name)
+            if submission_of(pod) != submission:
+                message = f"a pod named {namespace}/{name} exists and is not this submission's"
+                return Waiting(submission, Reason.CONFLICT, message, retry_after_s=CONFLICT_RETRY_S)
+            if pod["metadata"]["labels"].get(LABEL_OWNER) != self._owner:
+                pod = await self._api.label(namespace, name, {LABEL_OWNER: self._owner})
+        except Answer as answer:
+            message = f"a pod named {namespace}/{name} exists, and reading it was refused: {answer}"
+            return Waiting(submission, Reason.CONFLICT, message, retry_after_s=CONFLICT_RETRY_S)
+        except ApiUnavailable as error:
+            return self._close_gate(wait_for_api(submission, error))
+        return pod
+
+    def _close_gate(self, wait: Waiting) -> Waiting:
+        self._gate.close(wait.reason, wait.message, wait.retry_after_s or 0.0)
+        return wait

@@ -1,0 +1,283 @@
+"""Deletes, marks, looks up and takes over pods; goes on by itself until it is answered.
+
+``Upkeep`` carries out what the book orders and what the executor asks of pods
+that the book does not know. Look-ups are gathered: however many attempts are
+asked for at once, one list answers. What the API server does not answer is
+tried again with backoff, for ever; nothing is said until it is known.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from enum import Flag, auto
+from typing import Any, NoReturn
+
+from hybrid_executor.backends.kubernetes.answer import Answer
+from hybrid_executor.backends.kubernetes.book import LABEL_DONE, Book, Known, Order, Pod, submission_of
+from hybrid_executor.backends.kubernetes.client import PodApi
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.model.attempt import SubmissionId
+from hybrid_executor.model.errors import ApiUnavailable
+from hybrid_executor.model.observation import Diagnosis, Ended, How, Observation
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_EXECUTOR, LABEL_OWNER
+from hybrid_executor.pods.diagnosis import observe
+
+log = logging.getLogger("hybrid_executor.kubernetes")
+
+#: Up to so many attempts are named in a selector; beyond, all of the executor's pods are
+#: listed. A UUID takes 37 characters, and proxies cut URLs at 8 KiB.
+NAMED_MAX = 100
+BACKOFF_MAX_S = 30.0
+#: Every pod of a hybrid executor, whoever owns it.
+OURS = f"{LABEL_EXECUTOR}=True,{LABEL_ATTEMPT}"
+
+
+class Purpose(Flag):
+    """Why a pod is looked up."""
+
+    #: To watch it from now on.
+    ADOPT = auto()
+    #: To withdraw it.
+    CANCEL = auto()
+    #: It left the watch: is it gone?
+    VERIFY = auto()
+
+
+class Upkeep:
+    """Everything that is done to pods besides making and watching them."""
+
+    def __init__(
+        self,
+        api: PodApi,
+        book: Book,
+        config: KubernetesConfig,
+        owner: str,
+        say: Callable[[Observation], None],
+        *,
+        is_being_made: Callable[[SubmissionId], bool],
+    ) -> None:
+        self._api = api
+        self._book = book
+        self._config = config
+        self._owner = owner
+        self._say = say
+        self._is_being_made = is_being_made
+        self._slots = asyncio.Semaphore(config.upkeep_concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked: dict[SubmissionId, Purpose] = {}
+        self._sweep_for: frozenset[str] | None = None
+        self._work = asyncio.Event()
+
+    # --- what is asked; returns at once -----------------------------------------------
+
+    def carry_out(self, order: Order, known: Known) -> None:
+        match order:
+            case Order.DELETE:
+                self._insist(lambda: self._delete(known), f"deleting pod {known.name}")
+            case Order.DISPOSE:
+                self._insist(lambda: self._dispose(known), f"disposing of pod {known.name}")
+            case Order.LOOK_UP:
+                self._ask([known.id], Purpose.VERIFY)
+
+    def adopt(self, ids: Collection[SubmissionId]) -> None:
+        self._ask(ids, Purpose.ADOPT)
+
+    def cancel(self, ids: Collection[SubmissionId]) -> None:
+        self._ask(ids, Purpose.CANCEL)
+
+    def sweep(self, live_owners: frozenset[str]) -> None:
+        self._sweep_for = live_owners
+        self._work.set()
+
+    def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def run(self) -> NoReturn:
+        """Look up what was asked for, a batch at a time."""
+        failures = 0
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            try:
+                await self._look_up()
+                await self._sweep()
+                failures = 0
+            except (Answer, ApiUnavailable) as error:
+                self._work.set()
+                failures += 1
+                await _pause(failures, error, "looking pods up")
+
+    # --- deleting and disposing ---------------------------------------------------------
+
+    def _insist(self, work: Callable[[], Awaitable[None]], what: str) -> None:
+        task = asyncio.create_task(self._until_answered(work, what))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _until_answered(self, work: Callable[[], Awaitable[None]], what: str) -> None:
+        failures = 0
+        while True:
+            try:
+                async with self._slots:
+                    await work()
+                return
+            except (Answer, ApiUnavailable) as error:
+                failures += 1
+                await _pause(failures, error, what)
+
+    async def _delete(self, known: Known) -> None:
+        try:
+            await self._api.delete(known.namespace, known.name, delete_options(self._config.delete_options))
+        except Answer as answer:
+            if answer.code != 404:
+                raise
+            self._book.gone(known.id)
+
+    async def _dispose(self, known: Known) -> None:
+        failed = known.end is not None and known.end.how is How.FAILED
+        keep = failed and not self._config.delete_worker_pods_on_failure
+        if self._config.delete_worker_pods and not keep:
+            await self._delete(known)
+            return
+        try:
+            await self._api.label(known.namespace, known.name, {LABEL_DONE: "True"})
+        except Answer as answer:
+            if answer.code != 404:
+                raise
+            self._book.forget(known.id)
+
+    # --- looking up ---------------------------------------------------------------------
+
+    def _ask(self, ids: Collection[SubmissionId], purpose: Purpose) -> None:
+        for submission in ids:
+            self._asked[submission] = self._asked.get(submission, Purpose(0)) | purpose
+        if ids:
+            self._work.set()
+
+    async def _look_up(self) -> None:
+        asked, self._asked = self._asked, {}
+        if not asked:
+            return
+        try:
+            found = await self._find(asked)
+        except (Answer, ApiUnavailable):
+            for submission, purpose in asked.items():
+                self._ask([submission], purpose)
+            raise
+        for submission, purpose in asked.items():
+            if submission in found:
+                self._insist(self._settling(found[submission], submission, purpose), f"settling {submission}")
+            else:
+                self._absent(submission, purpose)
+
+    async def _find(self, ids: Collection[SubmissionId]) -> dict[SubmissionId, Pod]:
+        """The pods of these submissions, whoever owns them; one list for each namespace watched."""
+        selector = OURS
+        if len(ids) <= NAMED_MAX:
+            selector += f" in ({','.join(sorted({s.attempt_id for s in ids}))})"
+        found: dict[SubmissionId, Pod] = {}
+        async for pod in self._list(selector):
+            submission = submission_of(pod)
+            if submission is not None and submission in ids:
+                found[submission] = pod
+        return found
+
+    async def _list(self, selector: str) -> Any:
+        for namespace in self._config.watched:
+            async for page in self._api.pages(namespace, selector):
+                for pod in page["items"]:
+                    yield pod
+
+    def _absent(self, submission: SubmissionId, purpose: Purpose) -> None:
+        if submission in self._book and Purpose.VERIFY in purpose:
+            self._book.gone(submission)
+        elif self._book.cancel(submission) if Purpose.CANCEL in purpose else self._book.repeat(submission):
+            pass  # it was made while the list was under way
+        elif Purpose.CANCEL in purpose:
+            self._say(Ended(submission, How.CANCELLED))
+        elif Purpose.ADOPT in purpose and not self._is_being_made(submission):
+            message = "no pod bears this submission"
+            self._say(Ended(submission, How.ABSENT, Diagnosis(reason=Reason.LOST, message=message)))
+
+    def _settling(
+        self, pod: Pod, submission: SubmissionId, purpose: Purpose
+    ) -> Callable[[], Awaitable[None]]:
+        return lambda: self._settle(pod, submission, purpose)
+
+    async def _settle(self, pod: Pod, submission: SubmissionId, purpose: Purpose) -> None:
+        """A pod was found: take it over, or leave it to whoever has it."""
+        labels = pod["metadata"]["labels"]
+        if LABEL_DONE in labels:
+            # Kept for people to look at, outside every watch: its end is all there is to say.
+            self._book.changed(pod)
+            self._book.forget(submission)
+            return
+        if labels.get(LABEL_OWNER) != self._owner:
+            if purpose is Purpose.VERIFY:
+                self._book.forget(submission)
+                return
+            taken = await self._take_over(pod)
+            if taken is None:
+                self._absent(submission, purpose)
+                return
+            pod = taken
+        if submission in self._book and Purpose.ADOPT in purpose:
+            self._book.repeat(submission)
+        self._book.changed(pod)
+        if Purpose.CANCEL in purpose:
+            self._book.cancel(submission)
+
+    async def _take_over(self, pod: Pod) -> Pod | None:
+        """Make it ours, so that it comes through our watch; None if it is gone."""
+        meta = pod["metadata"]
+        try:
+            return await self._api.label(meta["namespace"], meta["name"], {LABEL_OWNER: self._owner})
+        except Answer as answer:
+            if answer.code == 404:
+                return None
+            raise
+
+    # --- sweeping -----------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        live, self._sweep_for = self._sweep_for, None
+        if live is None:
+            return
+        living = ",".join(sorted({*live, self._owner}))
+        selector = f"{OURS},{LABEL_OWNER} notin ({living}),{LABEL_DONE}!=True"
+        try:
+            left = [pod async for pod in self._list(selector) if submission_of(pod) and observe(pod).ended]
+        except (Answer, ApiUnavailable):
+            self._sweep_for = self._sweep_for or live
+            raise
+        for pod in left:
+            self._insist(self._sweeping(pod), f"sweeping pod {pod['metadata']['name']}")
+
+    def _sweeping(self, pod: Pod) -> Callable[[], Awaitable[None]]:
+        async def take() -> None:
+            taken = await self._take_over(pod)
+            if taken is not None:
+                self._book.changed(taken)
+
+        return take
+
+
+async def _pause(failures: int, error: Answer | ApiUnavailable, what: str) -> None:
+    """Wait before the next try; a refusal that patience may not mend is said once."""
+    if failures == 1 and isinstance(error, Answer) and not error.is_back_pressure:
+        log.warning("%s was refused and is tried again: %s", what, error)
+    ceiling_s = min(BACKOFF_MAX_S, 0.25 * 2.0 ** min(failures, 16))
+    await asyncio.sleep(max(error.retry_after_s or 0.0, ceiling_s * random.uniform(0.5, 1.0)))  # noqa: S311
+
+
+def delete_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``delete_option_kwargs`` are the Python client's names; the API wants camel case."""
+    return {_camel(name): value for name, value in given.items()}
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
