@@ -26,6 +26,7 @@ def documents(address: str) -> Mapping[str, Body]:
         found[f"/apis/{group}"] = {"kind": "APIGroup", "apiVersion": "v1", **_group(group, "v1")}
         members = [kind for kind in KINDS if kind.group == group]
         found[f"/apis/{group}/v1"] = _resources(f"{group}/v1", members)
+    found |= _openapi()
     group, release = _ACCESS_REVIEW
     found[f"/apis/{group}"] = {"kind": "APIGroup", "apiVersion": "v1", **_group(group, release)}
     found[f"/apis/{group}/{release}"] = _access_reviews()
@@ -100,3 +101,41 @@ def access_review(body: Mapping[str, Any]) -> Body:
     """The answer to "may I?": there is no RBAC, so yes."""
     status = {"allowed": True, "reason": "the embedded Kubernetes API has no RBAC"}
     return {"metadata": {}, **body, "status": status}
+
+
+def _openapi() -> dict[str, Body]:
+    """OpenAPI v3 without schemas: enough for kubectl to leave validation to the server."""
+    found: dict[str, Body] = {}
+    index: Body = {}
+    for group_version in sorted({kind.api_version for kind in KINDS}):
+        name = f"apis/{group_version}" if "/" in group_version else f"api/{group_version}"
+        members = [kind for kind in KINDS if kind.api_version == group_version]
+        index[name] = {"serverRelativeURL": f"/openapi/v3/{name}"}
+        found[f"/openapi/v3/{name}"] = {
+            "openapi": "3.0.0",
+            "info": {"title": "hybrid_executor embedded Kubernetes API", "version": version()["gitVersion"]},
+            "paths": {_object_path(name, kind): {"patch": _patch_operation(kind)} for kind in members},
+            "components": {"schemas": {}},
+        }
+    return found | {"/openapi/v3": {"paths": index}}
+
+
+def _object_path(prefix: str, kind: Kind) -> str:
+    inside = "namespaces/{namespace}/" if kind.namespaced else ""
+    return f"/{prefix}/{inside}{kind.plural}/{{name}}"
+
+
+def _patch_operation(kind: Kind) -> Body:
+    names = ("dryRun", "fieldManager", "fieldValidation")
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}} for name in names
+        ],
+        "responses": {"200": {"description": "OK"}},
+        "x-kubernetes-action": "patch",
+        "x-kubernetes-group-version-kind": {
+            "group": kind.group,
+            "version": kind.version,
+            "kind": kind.kind,
+        },
+    }
