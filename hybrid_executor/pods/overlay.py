@@ -79,10 +79,10 @@ def _shape_problems(value: Mapping[str, Any], path: Sequence[str | int]) -> list
     problems = []
     for key, item in value.items():
         here = (*path, key)
-        if isinstance(item, Mapping):
-            problems.extend(_shape_problems(item, here))
-        elif key in _KEYED or key in _APPENDED:
+        if key in _KEYED or key in _APPENDED:
             problems.extend(_list_problems(key, item, here))
+        elif isinstance(item, Mapping):
+            problems.extend(_shape_problems(item, here))
     return problems
 
 

@@ -71,8 +71,8 @@ class _Problems:
 
     def read(self, text: str) -> Any:
         """The YAML document as plain data; a problem where the text is no single YAML document."""
-        loader = yaml.SafeLoader(text)
         try:
+            loader = yaml.SafeLoader(text)
             self._root = loader.get_single_node()
             document = loader.construct_document(self._root) if self._root else None
             json.dumps(document, default=str)
@@ -83,8 +83,6 @@ class _Problems:
             self.found.append(f"{self._source}:1: not valid YAML: {error}")
         else:
             return document
-        finally:
-            loader.dispose()
         return None
 
     def add(self, path: Path, message: str) -> None:

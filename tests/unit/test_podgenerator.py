@@ -1,0 +1,204 @@
+"""What an executor_config or a mutation hook does wrong fails one attempt, by name."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from airflow import settings as airflow_settings
+from airflow.policies import hookimpl
+from airflow.serialization.serialized_objects import BaseSerialization
+from kubernetes.client import models as k8s
+
+from hybrid_executor.backends.kubernetes.podgenerator import PodMaker, coordinator_extra
+from hybrid_executor.model.attempt import TaskAddress
+from hybrid_executor.model.errors import InvalidPod
+from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_OWNER, pod_name
+from tests.fixtures.submissions import ATTEMPT_ID, SETTINGS, TOKEN, pod_submission
+
+GOOD = "spec:\n  containers:\n  - name: base\n    image: {image}\n"
+
+
+def template(image: str) -> str:
+    return GOOD.replace("{image}", image)
+
+
+class Files:
+    """Template files in memory."""
+
+    def __init__(self, **texts: str) -> None:
+        self.texts = texts
+
+    def read(self, path: str) -> str:
+        if path not in self.texts:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return self.texts[path]
+
+
+def maker(files: Files | None = None, default: str = "", **more: Any) -> PodMaker:
+    settings = more.pop("settings", SETTINGS)
+    return PodMaker(settings, read=(files or Files()).read, pod_template_file=default, **more)
+
+
+def override(**container: Any) -> dict[str, Any]:
+    spec = k8s.V1PodSpec(containers=[k8s.V1Container(name="base", **container)])
+    return {"pod_override": k8s.V1Pod(spec=spec)}
+
+
+def refused(config: Any, **more: Any) -> str:
+    with pytest.raises(InvalidPod) as caught:
+        maker(**more).make(pod_submission(executor_config=config))
+    return str(caught.value)
+
+
+@pytest.fixture
+def hook() -> Iterator[Callable[[Callable[[Any], None]], None]]:
+    manager, registered = airflow_settings.get_policy_plugin_manager(), []
+
+    class Hook:
+        def __init__(self, act: Callable[[Any], None]) -> None:
+            self.act = act
+
+        @hookimpl
+        def pod_mutation_hook(self, pod: Any) -> None:
+            self.act(pod)
+
+    def install(act: Callable[[Any], None]) -> None:
+        registered.append(Hook(act))
+        manager.register(registered[-1])
+
+    yield install
+    for each in registered:
+        manager.unregister(each)
+
+
+def test_the_most_particular_template_wins() -> None:
+    files = Files(**{name: template(name) for name in ("conf", "route", "task", "coordinator")})
+    settings = replace(SETTINGS, image=None)
+
+    def image(config: Mapping[str, Any] | None = None, route: str | None = None, extra: Any = None) -> str:
+        made = maker(files, "conf", settings=settings, coordinator=lambda _: extra).make(
+            pod_submission(executor_config=config, pod_template_file=route)
+        )
+        return str(made["spec"]["containers"][0]["image"])
+
+    task = {"pod_template_file": "task"}
+    assert image() == "conf"
+    assert image(route="route") == "route"
+    assert image(task, "route") == "task"
+    assert image(task, "route", {"pod_template_file": "coordinator"}) == "coordinator"
+    assert image(extra={"worker_container_repository": "jvm", "worker_container_tag": "1"}) == "jvm:1"
+
+
+def test_a_queue_without_a_coordinator_adds_nothing() -> None:
+    assert coordinator_extra("kubernetes") is None
+
+
+def test_a_template_is_parsed_once_and_again_when_it_is_edited() -> None:
+    files = Files(conf=template("a"))
+    making = maker(files, "conf")
+    first = making.template("conf")
+    assert making.template("conf") is first
+    files.texts["conf"] = template("b")
+    assert making.template("conf").document()["spec"]["containers"][0]["image"] == "b"
+
+
+def test_keys_that_belong_to_others_are_let_be() -> None:
+    made = maker().make(pod_submission(executor_config={"celery_priority": 3, "KubernetesExecutor": {}}))
+    assert made == maker().make(pod_submission())
+
+
+def test_the_airflow_2_form_says_what_to_write_instead() -> None:
+    assert "pod_override" in refused({"KubernetesExecutor": {"image": "x"}})
+
+
+def test_an_override_may_be_the_object_or_its_serialized_form() -> None:
+    config = override(image="own:1")
+    as_object = maker().make(pod_submission(executor_config=config))
+    stored = BaseSerialization.serialize(config["pod_override"])
+    assert as_object["spec"]["containers"][0]["image"] == "own:1"
+    manifest = {"spec": {"containers": [{"name": "base", "image": "own:1"}]}}
+    for given in ({k.value: v for k, v in stored.items()}, stored, manifest):
+        assert maker().make(pod_submission(executor_config={"pod_override": given})) == as_object
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("text", "pod_override: TypeError: must be a kubernetes.client.models.V1Pod, not str"),
+        (
+            {"spec": {"containers": [{"image": "no-name"}]}},
+            "pod_override: ValueError: Invalid value for `name`",
+        ),
+        (
+            {"spec": {"containers": [{"name": "base"}], "restart_policy": "Never"}},
+            "pod_override: ValueError: spec.restart_policy: unknown field",
+        ),
+        (k8s.V1Pod(spec=k8s.V1PodSpec(containers="no")), "pod_override: "),
+    ],
+)
+def test_a_bad_override_fails_by_name(given: Any, said: str) -> None:
+    assert said in refused({"pod_override": given})
+
+
+def test_an_executor_config_that_is_no_dict_fails_by_name() -> None:
+    assert "must be a dict, not list" in refused(["pod_override"])
+
+
+def test_a_bad_template_fails_by_file_line_and_field() -> None:
+    files = Files(conf="spec:\n  containers:\n  - name: main\n")
+    assert "conf:2: spec.containers: needs a container named `base`" in refused(
+        None, files=files, default="conf"
+    )
+    assert "gone: can't be read" in refused({"pod_template_file": "gone"})
+
+
+def test_a_hook_that_raises_fails_its_pod_without_showing_the_token(hook: Any) -> None:
+    def act(pod: Any) -> None:
+        raise KeyError(f"no team for {pod.spec.containers[0].args[-1]}")
+
+    hook(act)
+    said = refused(None)
+    assert "pod_mutation_hook: KeyError: " in said
+    assert TOKEN not in said
+
+
+def test_one_bad_pod_leaves_the_next_one_alone(hook: Any) -> None:
+    def act(pod: Any) -> None:
+        if pod.metadata.annotations.get("task_id") == "heavy":
+            raise SystemExit(1)
+
+    before = maker().make(pod_submission(number=2))
+    hook(act)
+    assert "SystemExit" in refused(None)
+    other = TaskAddress(dag_id="etl", task_id="light", run_id="r")
+    assert maker().make(pod_submission(other))["metadata"]["annotations"]["task_id"] == "light"
+    assert before["metadata"]["annotations"]["task_id"] == "heavy"
+
+
+@pytest.mark.parametrize(
+    "break_it", [lambda p: setattr(p, "spec", None), lambda p: p.metadata.labels.update(a=object())]
+)
+def test_a_hook_that_ruins_the_pod_fails_it(hook: Any, break_it: Callable[[Any], None]) -> None:
+    hook(break_it)
+    assert refused(None).startswith("pod_mutation_hook: left a pod")
+
+
+def test_our_identity_survives_override_and_hook(hook: Any) -> None:
+    def act(pod: Any) -> None:
+        pod.metadata.name = "renamed"
+        pod.metadata.labels = {"only": "mine"}
+        pod.spec.restart_policy = "Always"
+
+    hook(act)
+    submission = pod_submission(
+        executor_config={
+            "pod_override": k8s.V1Pod(metadata=k8s.V1ObjectMeta(name="x", labels={LABEL_ATTEMPT: "y"}))
+        }
+    )
+    made = maker().make(submission)
+    assert made["metadata"]["name"] == pod_name(submission.attempt.address, submission.id)
+    assert made["metadata"]["labels"][LABEL_ATTEMPT] == ATTEMPT_ID
+    assert made["metadata"]["labels"][LABEL_OWNER] == "42"
+    assert made["metadata"]["labels"]["only"] == "mine"
+    assert made["spec"]["restartPolicy"] == "Never"
