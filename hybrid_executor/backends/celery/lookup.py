@@ -1,0 +1,209 @@
+"""Finds out where submissions are of which nobody knows: result store, queues, what workers hold.
+
+Why somebody asks decides what the answer is: one adopted is waiting, running,
+over or absent; one whose publishing is in doubt is accepted or to be sent
+again; one that is withdrawn is taken out of its queue. Something is called
+absent only after several looks: a message is nowhere to be seen for a moment
+while a worker takes it.
+
+Used by the thread that reads results, which may block here. What can't be
+asked because it is away is asked again later, and nothing is answered until then.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from hybrid_executor.backends.celery.config import CeleryConfig
+from hybrid_executor.backends.celery.outage import Outage
+from hybrid_executor.backends.celery.queues import Behind, Held, Place, Queued, QueueReader
+from hybrid_executor.backends.celery.results import Result, ResultReader, ResultsUnavailable, observation
+from hybrid_executor.model.attempt import SubmissionId
+from hybrid_executor.model.errors import BrokerUnavailable
+from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Waiting
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.naming import celery_task_id
+
+WITHDRAWN = Diagnosis(reason=Reason.REVOKED, message="withdrawn before a worker ran it")
+
+
+class Why(Enum):
+    """Why a submission is looked up."""
+
+    ADOPT = auto()
+    #: The connection broke while it was published.
+    DOUBT = auto()
+    CANCEL = auto()
+
+
+@dataclass(slots=True)
+class _Search:
+    submission: SubmissionId
+    why: Why
+    queue: str | None
+    due_s: float
+    looks: int = 0
+    first_missed_s: float | None = None
+
+
+class Lookup:
+    """The searches that are under way."""
+
+    def __init__(
+        self,
+        results: ResultReader,
+        queues: QueueReader,
+        config: CeleryConfig,
+        say: Callable[[Observation], None],
+    ) -> None:
+        self._results = results
+        self._queues = queues
+        self._config = config
+        self._say = say
+        self._searches: dict[str, _Search] = {}
+        self._broker = Outage("the Celery broker (look-up of messages)", config.outage_pause_max_s)
+
+    def add(self, submission: SubmissionId, why: Why, queue: str | None, now_s: float) -> None:
+        """Look this one up at the next ``step``; replaces an earlier search for it."""
+        search = _Search(submission, why, queue, due_s=now_s)
+        self._searches[celery_task_id(submission)] = search
+
+    def drop(self, submission: SubmissionId) -> None:
+        """It has ended or started by another word."""
+        self._searches.pop(celery_task_id(submission), None)
+
+    def is_cancelled(self, submission: SubmissionId) -> bool:
+        search = self._searches.get(celery_task_id(submission))
+        return search is not None and search.why is Why.CANCEL
+
+    def next_due_s(self) -> float | None:
+        """When ``step`` has something to do; None if nothing is looked up."""
+        return min((search.due_s for search in self._searches.values()), default=None)
+
+    def step(self, now_s: float) -> None:
+        """One look at everything that is due. Raises ``ResultsUnavailable``, the queues being read before."""
+        due = {task_id: search for task_id, search in self._searches.items() if search.due_s <= now_s}
+        if not due:
+            return
+        for search in due.values():
+            search.due_s = now_s + self._config.look_again_s
+        results, store_away = self._read_results(list(due))
+        self._answer_results(due, results)
+        rest = {task_id: search for task_id, search in due.items() if task_id not in results}
+        places = self._find(rest, now_s)
+        if places is not None:
+            self._answer_places(rest, places, now_s)
+        if store_away:
+            raise store_away
+        if places is not None:
+            self._count_missing({t: s for t, s in rest.items() if t not in places}, now_s)
+
+    def _read_results(self, task_ids: list[str]) -> tuple[dict[str, Result], ResultsUnavailable | None]:
+        try:
+            return self._results.read(task_ids), None
+        except ResultsUnavailable as error:
+            return {}, error
+
+    def _find(self, searches: Mapping[str, _Search], now_s: float) -> dict[str, Place] | None:
+        """Where their messages are; None while the broker is away."""
+        if not searches:
+            return {}
+        if not self._queues.can_look:
+            return {task_id: Held() for task_id in searches}
+        try:
+            places = self._queues.find({task_id: search.queue for task_id, search in searches.items()})
+        except BrokerUnavailable as error:
+            pause_s = self._broker.failed(str(error))
+            for search in searches.values():
+                search.due_s = now_s + pause_s
+            return None
+        self._broker.over()
+        return places
+
+    def _count_missing(self, missing: Mapping[str, _Search], now_s: float) -> None:
+        # Read once more: a task may have ended, and its message gone, since the results were read.
+        results = self._results.read(list(missing)) if missing else {}
+        self._answer_results(missing, results)
+        for task_id, search in missing.items():
+            if task_id in results:
+                continue
+            if search.first_missed_s is None:
+                search.first_missed_s = now_s
+            search.looks += 1
+            patient = now_s - search.first_missed_s >= self._config.absent_after_s
+            if search.looks >= self._config.absent_looks and patient:
+                del self._searches[task_id]
+                self._say(_absent(search, self._config))
+
+    def _answer_results(self, searches: Mapping[str, _Search], results: Mapping[str, Result]) -> None:
+        for task_id, result in results.items():
+            search = searches[task_id]
+            seen = observation(search.submission, result)
+            if search.why is Why.CANCEL and not isinstance(seen, Ended):
+                # It runs, and stock does not kill it either: Airflow does, at its next heartbeat.
+                search.due_s = float("inf")
+                continue
+            self._searches.pop(task_id, None)
+            if search.why is Why.CANCEL:
+                self._say(Ended(search.submission, How.CANCELLED, WITHDRAWN))
+                continue
+            if search.why is Why.DOUBT or seen is None:
+                self._say(Accepted(search.submission, task_id))
+            if seen is not None:
+                self._say(seen)
+
+    def _answer_places(
+        self, searches: Mapping[str, _Search], places: Mapping[str, Place], now_s: float
+    ) -> None:
+        for task_id, place in places.items():
+            search = searches[task_id]
+            search.looks, search.first_missed_s = 0, None
+            if search.why is Why.CANCEL:
+                self._withdraw(task_id, search, place, now_s)
+                continue
+            del self._searches[task_id]
+            self._say(_where(task_id, search, place))
+
+    def _withdraw(self, task_id: str, search: _Search, place: Place, now_s: float) -> None:
+        if isinstance(place, Queued):
+            try:
+                removed = self._queues.remove(place)
+            except BrokerUnavailable as error:
+                search.due_s = now_s + self._broker.failed(str(error))
+                return
+            if removed:
+                del self._searches[task_id]
+                self._say(Ended(search.submission, How.CANCELLED, WITHDRAWN))
+        else:
+            # Workers know of the revocation and store REVOKED. Should this one die, the message
+            # comes back to its queue, and is found there.
+            search.due_s = now_s + 10 * self._config.look_again_s
+
+
+def _where(task_id: str, search: _Search, place: Place) -> Observation:
+    if search.why is Why.DOUBT:
+        return Accepted(search.submission, task_id)
+    match place:
+        case Queued(queue=queue, ahead=ahead, total=total):
+            words = f"in queue {queue!r}, {ahead} of {total} messages before it; no worker has taken it yet"
+            return Waiting(search.submission, Reason.IN_QUEUE, words)
+        case Behind(queue=queue, read=read, total=total):
+            words = (
+                f"not among the first {read} of {total} messages of queue {queue!r}; taken to be behind them"
+            )
+            return Waiting(search.submission, Reason.IN_QUEUE, words)
+        case Held():
+            return Accepted(search.submission, task_id)
+
+
+def _absent(search: _Search, config: CeleryConfig) -> Observation:
+    match search.why:
+        case Why.ADOPT:
+            return Ended(search.submission, How.ABSENT)
+        case Why.DOUBT:
+            words = "the broker did not take the message"
+            return Waiting(
+                search.submission, Reason.BROKER_UNAVAILABLE, words, retry_after_s=config.publish_retry_s
+            )
+        case Why.CANCEL:
+            return Ended(search.submission, How.CANCELLED, WITHDRAWN)

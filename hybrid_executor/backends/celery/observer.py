@@ -1,0 +1,163 @@
+"""The thread ``hybrid-celery-results``: follows the results of what is in flight, and looks things up.
+
+It reads nothing while nothing is in flight. A result store that is away ends
+no attempt and loses no answer: it is asked again until it is back.
+Everything in here but ``tell`` and the life cycle belongs to that thread.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hybrid_executor.backends.celery.config import CeleryConfig
+from hybrid_executor.backends.celery.lookup import WITHDRAWN, Lookup, Why
+from hybrid_executor.backends.celery.outage import Outage
+from hybrid_executor.backends.celery.queues import QueueReader
+from hybrid_executor.backends.celery.results import ResultReader, ResultsUnavailable, observation
+from hybrid_executor.model.attempt import SubmissionId
+from hybrid_executor.model.observation import Ended, How, Observation, Waiting
+from hybrid_executor.naming import celery_task_id
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """It is published: tell what becomes of it."""
+
+    submission: SubmissionId
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Find out where it is, and follow it."""
+
+    submission: SubmissionId
+    why: Why
+    queue: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Nothing but a reason to look whether to stop."""
+
+
+Order = Follow | LookUp | Wake
+
+
+class Observer:
+    """Constructing starts nothing; ``start`` starts the thread."""
+
+    def __init__(self, app: Any, config: CeleryConfig, say: Callable[[Observation], None]) -> None:
+        self._config = config
+        self._tell_backend = say
+        self._results = ResultReader(app, config)
+        self._queues = QueueReader(app, config)
+        self._lookup = Lookup(self._results, self._queues, config, self._say)
+        self._outage = Outage("the Celery result store", config.outage_pause_max_s)
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._followed: dict[str, SubmissionId] = {}
+        self._queue_of: dict[SubmissionId, str] = {}
+        self._read_at_s = 0.0
+        self._away_until_s = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hybrid-celery-results", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def tell(self, order: Order) -> None:
+        """Called by the other threads; never blocks."""
+        self._orders.put(order)
+
+    def stop(self, deadline_s: float) -> None:
+        """End the thread; one that is stuck in a read is left to die with the process."""
+        self._stopping.set()
+        self._orders.put(Wake())
+        self._thread.join(max(deadline_s, 0.0))
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._take_orders(self._pause_s(time.monotonic()))
+            if not self._stopping.is_set():
+                self._work_safely()
+        self._results.close()
+        self._queues.close()
+
+    def _work_safely(self) -> None:
+        try:
+            self._work(time.monotonic())
+        except Exception:
+            # A result backend may raise anything. Without this thread no task would ever end.
+            log.exception("reading Celery's results failed; trying again")
+            self._away_until_s = time.monotonic() + self._config.outage_pause_max_s
+
+    def _work(self, now_s: float) -> None:
+        if now_s < self._away_until_s:
+            return
+        try:
+            self._lookup.step(now_s)
+            if now_s >= self._read_at_s:
+                self._read_at_s = now_s + self._config.poll_interval_s
+                self._follow()
+        except ResultsUnavailable as error:
+            self._away_until_s = now_s + self._outage.failed(str(error))
+        else:
+            if self._followed:
+                self._outage.over()
+
+    def _follow(self) -> None:
+        for task_id, result in self._results.changes(list(self._followed)).items():
+            submission = self._followed.get(task_id)
+            if submission and (seen := observation(submission, result)):
+                self._say(seen)
+
+    def _pause_s(self, now_s: float) -> float | None:
+        """How long to wait for orders; None means until one comes."""
+        due = [due_s for due_s in (self._lookup.next_due_s(),) if due_s is not None]
+        if self._followed:
+            due.append(self._read_at_s)
+        return max(min(due), self._away_until_s) - now_s if due else None
+
+    def _take_orders(self, pause_s: float | None) -> None:
+        try:
+            self._obey(self._orders.get(timeout=None if pause_s is None else max(pause_s, 0.0)))
+            while True:
+                self._obey(self._orders.get_nowait())
+        except queue.Empty:
+            return
+
+    def _obey(self, order: Order) -> None:
+        match order:
+            case Follow(submission=submission, queue=name):
+                self._followed[celery_task_id(submission)] = submission
+                self._queue_of[submission] = name
+            case LookUp(submission=submission, why=why, queue=name):
+                if why is Why.ADOPT and self._lookup.is_cancelled(submission):
+                    return
+                if name:
+                    self._queue_of[submission] = name
+                self._followed[celery_task_id(submission)] = submission
+                self._lookup.add(submission, why, self._queue_of.get(submission), time.monotonic())
+            case Wake():
+                pass
+
+    def _say(self, seen: Observation) -> None:
+        """Pass on what was seen; stop following what is over or has to be sent again."""
+        submission = seen.submission
+        if isinstance(seen, Ended):
+            if self._lookup.is_cancelled(submission) and seen.how is not How.ABSENT:
+                # Airflow stops the process at its next heartbeat, and Celery stores
+                # success or failure as it happens: what ended it is the withdrawal.
+                seen = Ended(submission, How.CANCELLED, seen.diagnosis or WITHDRAWN)
+            self._lookup.drop(submission)
+        if isinstance(seen, Ended) or (isinstance(seen, Waiting) and seen.retry_after_s is not None):
+            self._followed.pop(celery_task_id(submission), None)
+            self._queue_of.pop(submission, None)
+            self._results.forget(celery_task_id(submission))
+        self._tell_backend(seen)
