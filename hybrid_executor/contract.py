@@ -10,10 +10,10 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 from uuid import UUID, uuid4
 
-from airflow import settings
+from airflow import __version__, settings
 from airflow.api_fastapi.auth.tokens import JWTGenerator
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
 from airflow.executors.workloads.types import state_class_for_key
@@ -33,6 +33,7 @@ from hybrid_executor.model.reason import Reason
 
 log = logging.getLogger("hybrid_executor")
 
+AIRFLOW_VERSION: str = __version__
 #: Task instances named in one statement; SQLite refuses more than 32,766 variables.
 ROWS_AT_ONCE = 2000
 
@@ -47,8 +48,8 @@ class MetadataUnavailable(Unavailable):
     reason = Reason.LEDGER_UNAVAILABLE
 
 
-class WorkloadTokens:
-    """Signs workload tokens with a life of their own; stands in for Airflow's ``JWTGenerator``.
+class WorkloadTokens(JWTGenerator):
+    """Signs workload tokens with a life of their own, with the key and claims of another generator.
 
     Airflow gives them ``[scheduler] task_queued_timeout``, so a task that waits
     longer than that for a worker or a node could never start. For task
@@ -57,6 +58,7 @@ class WorkloadTokens:
     """
 
     def __init__(self, generator: JWTGenerator, workload_life_s: float) -> None:
+        # Airflow's class reads its key from files when constructed: this one only delegates.
         self._generator = generator
         self._workload_life_s = workload_life_s
 
@@ -157,6 +159,11 @@ def key_of(address: TaskAddress) -> TaskInstanceKey:
     )
 
 
+def is_task(workload: Any) -> TypeGuard[ExecuteTask]:
+    """Whether it is a task instance, and no callback or connection test."""
+    return isinstance(workload, ExecuteTask)
+
+
 def succeeded_state(key: Any) -> Any:
     """The state that says to Airflow: the process of this workload ended well."""
     return state_class_for_key(key).SUCCESS
@@ -255,7 +262,7 @@ class AirflowTasks:
                     TaskInstance.queued_by_job_id,
                 ).where(tuple_(*columns).in_(keys))
                 for row in session.execute(statement):
-                    found[by_key[tuple(row[:4])]] = Witness(
+                    found[by_key[row.dag_id, row.task_id, row.run_id, row.map_index]] = Witness(
                         state=str(row.state) if row.state else None,
                         attempt_id=_uuid_or_none(row.external_executor_id),
                         owner=None if row.queued_by_job_id is None else str(row.queued_by_job_id),

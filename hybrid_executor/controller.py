@@ -285,7 +285,8 @@ class Controller:
             rows = self._ledger.find({o.submission.attempt_id for _, o in strangers})
             witnesses = self._tasks.witnesses({r.address for r in rows.values() if r.address})
         except Unavailable as error:
-            log.warning("ended submissions of other schedulers are looked at later: %s", error)
+            log.warning("%d ends of other schedulers' submissions wait: %s", len(strangers), error)
+            self._undecided.extend(strangers)
             return
         for name, observation in strangers:
             row = rows.get(observation.submission.attempt_id)

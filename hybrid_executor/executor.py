@@ -12,6 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.executors.base_executor import BaseExecutor
@@ -20,6 +21,7 @@ from sqlalchemy.orm import object_session
 from hybrid_executor import contract, metrics
 from hybrid_executor.backends.celery.backend import CeleryBackend
 from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
+from hybrid_executor.backends.kubernetes.podgenerator import PodMaker, coordinator_extra
 from hybrid_executor.controller import Controller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.database import DatabaseLedger
@@ -28,6 +30,7 @@ from hybrid_executor.model.attempt import Attempt, BackendName, Route, WorkloadK
 from hybrid_executor.model.errors import ConfigError, LedgerUnavailable
 from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.record import SubmissionRecord
+from hybrid_executor.pods.build import PodSettings
 from hybrid_executor.ports import Backend, Ledger
 from hybrid_executor.routing import RoutingTable
 from hybrid_executor.settings import Settings, load_routing, load_settings
@@ -90,8 +93,10 @@ class HybridExecutor(BaseExecutor):
 
     def start(self) -> None:
         """Open both backends; whichever is away is waited for while the other works."""
-        for problem in self.settings.problems:
-            log.error("%s", problem)
+        if self.settings.problems:
+            log.error("settings to correct (their defaults are used):\n%s", "\n".join(self.settings.problems))
+        for note in self.settings.notes:
+            log.warning("%s", note)
         self._load_routing()
         self._controller = self._make_controller()
         for name, backend in self.backends.items():
@@ -142,8 +147,27 @@ class HybridExecutor(BaseExecutor):
             return self._given_backends
         return {
             BackendName.CELERY: CeleryBackend(self.settings.celery),
-            BackendName.KUBERNETES: KubernetesBackend(self.settings.kubernetes, owner=self._owner),
+            BackendName.KUBERNETES: KubernetesBackend(
+                self.settings.kubernetes, self._pod_maker().make, owner=self._owner
+            ),
         }
+
+    def _pod_maker(self) -> PodMaker:
+        settings = self.settings
+        watched = settings.kubernetes.watched
+        return PodMaker(
+            PodSettings(
+                namespace=settings.kubernetes.namespace,
+                executor=settings.executor_string,
+                scheduler_job=self._owner,
+                airflow_version=contract.AIRFLOW_VERSION,
+                image=settings.worker_image,
+                watched=None if None in watched else frozenset(n for n in watched if n),
+            ),
+            read=lambda path: Path(path).read_text(encoding="utf-8"),
+            pod_template_file=settings.pod_template_file,
+            coordinator=coordinator_extra,
+        )
 
     @cached_property
     def _ledger(self) -> Ledger:
@@ -156,7 +180,7 @@ class HybridExecutor(BaseExecutor):
     @cached_property
     def jwt_generator(self) -> Any:
         """Airflow's generator, but workload tokens live ``[hybrid_executor] token_life_s``."""
-        return contract.WorkloadTokens(BaseExecutor.jwt_generator.func(self), self.settings.token_life_s)
+        return contract.WorkloadTokens(super().jwt_generator, self.settings.token_life_s)
 
     def end(self) -> None:
         """Stop within the deadline; what was handed over goes on, and is adopted by whoever comes next."""
@@ -175,7 +199,7 @@ class HybridExecutor(BaseExecutor):
 
     def queue_workload(self, workload: "ExecutorWorkload", session: "Session") -> None:
         """Route a workload and keep it until the scheduler's transaction has committed; no I/O."""
-        if isinstance(workload, contract.ExecuteTask):
+        if contract.is_task(workload):
             contract.ensure_attempt_id(workload, session)
         table = self._routing
         attempt = contract.attempt_of(
@@ -208,16 +232,15 @@ class HybridExecutor(BaseExecutor):
             self._adopt(self._to_adopt)
         self.controller.step()
         inflight = self.controller.inflight
-        self._emit_metrics(
-            self.parallelism - inflight.sent(), inflight.sent(), len(inflight) - inflight.sent()
-        )
+        sent = inflight.sent()
+        self._emit_metrics(self.parallelism - sent, sent, len(inflight) - sent)  # type: ignore[no-untyped-call]
         metrics.emit_gauges(inflight)
 
     def sync(self) -> None:
         """Airflow's name for the part of a heartbeat that observes; the whole step here."""
         self.controller.step()
 
-    def trigger_tasks(self, open_slots: int) -> None:
+    def trigger_tasks(self, open_slots: int) -> None:  # noqa: ARG002
         """Airflow's name for the part of a heartbeat that sends; the controller knows its own slots."""
         self.controller.step()
 
@@ -256,7 +279,7 @@ class HybridExecutor(BaseExecutor):
     def has_task(self, task_instance: "TaskInstance") -> bool:
         """Whether an attempt of the task instance is on its way, held or running here."""
         key = task_instance.key
-        return bool(self._flights_of(key)) or key in self._staging.keys()
+        return bool(self._flights_of(key)) or self._staging.holds(key)
 
     def revoke_task(self, *, ti: "TaskInstance") -> None:
         """Withdraw a task instance's attempts; raises, emits and changes nothing."""
@@ -314,14 +337,19 @@ class HybridExecutor(BaseExecutor):
 
     # --- logs -------------------------------------------------------------------------------
 
-    def get_task_log(self, ti: "TaskInstance", try_number: int) -> tuple[list[str], list[str]]:
+    def get_task_log(self, ti: "TaskInstance", try_number: int) -> tuple[list[str], list[str]]:  # noqa: ARG002
         """The log of a running pod; nothing at all for Celery, whose workers serve their own logs.
 
         Any message would keep Airflow from asking the worker, so none is returned there.
         """
         attempt_id = ti.external_executor_id
         table = self._routing or self._load_routing()
-        if not attempt_id or not table or table.route(ti.queue).backend is not BackendName.KUBERNETES:
+        if (
+            not attempt_id
+            or not ti.queue
+            or not table
+            or table.route(ti.queue).backend is not BackendName.KUBERNETES
+        ):
             return [], []
         lines = self.backends[BackendName.KUBERNETES].log(attempt_id)
         if lines is None:
@@ -339,7 +367,7 @@ class HybridExecutor(BaseExecutor):
         try:
             self._routing = load_routing(self.settings)
         except ConfigError as error:
-            log.error("tasks wait until the routes are right:\n%s", error)
+            log.warning("tasks wait until the routes are right:\n%s", error)
             return None
         if self._controller:
             for flight in self._controller.inflight:
@@ -352,7 +380,7 @@ def _no_route(queue: str) -> Route:
     return Route(backend=BackendName.CELERY, rule=f"queue {queue}: no valid routes yet")
 
 
-def _callback_route(queue: str) -> Route:
+def _callback_route(queue: str) -> Route:  # noqa: ARG001
     return Route(backend=BackendName.CELERY, rule="callbacks and connection tests run on Celery workers")
 
 

@@ -61,9 +61,9 @@ class Staging:
         transaction = session.get_nested_transaction() or session.get_transaction()
         self._staged[session].append(_Staged(flight, transaction))
 
-    def keys(self) -> set[Any]:
-        """Airflow's keys of what is staged."""
-        return {item.flight.key for staged in self._staged.values() for item in staged}
+    def holds(self, key: Any) -> bool:
+        """Whether a workload with Airflow's ``key`` is staged."""
+        return any(item.flight.key == key for staged in self._staged.values() for item in staged)
 
     def _before_commit(self, session: Session) -> None:
         staged = self._staged.get(session)

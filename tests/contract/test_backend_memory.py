@@ -1,6 +1,5 @@
 """The fake keeps the promises of the real backends, so what is tested with it means something."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -87,8 +86,8 @@ class MemoryHarness:
 
 
 @pytest.fixture
-def harness() -> Iterator[MemoryHarness]:
-    yield MemoryHarness()
+def harness() -> MemoryHarness:
+    return MemoryHarness()
 
 
 class TestMemoryBackend(BackendSuite, WitnessSuite):

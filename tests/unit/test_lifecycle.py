@@ -1,0 +1,194 @@
+"""The state machine: total, and with the right word for every end."""
+
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_executor.lifecycle import (
+    Advance,
+    AttemptView,
+    Close,
+    Fail,
+    Ignore,
+    Phase,
+    Policy,
+    Resubmit,
+    Retry,
+    Succeed,
+    Witness,
+    decide,
+    needs_witness,
+)
+from hybrid_executor.model.attempt import BackendName, SubmissionId, WorkloadKind
+from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Rejected, Started, Waiting
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.record import Outcome
+
+ID = str(uuid4())
+POLICY = Policy(submission_limit=3)
+OOM = Diagnosis(reason=Reason.OOM_KILLED, message="limit 1Gi", exit_code=137)
+STATES = [
+    "queued",
+    "running",
+    "restarting",
+    "success",
+    "failed",
+    "up_for_retry",
+    "deferred",
+    "scheduled",
+    None,
+]
+
+
+def view(**changes: object) -> AttemptView:
+    values: dict = {
+        "attempt_id": ID,
+        "kind": WorkloadKind.TASK,
+        "backend": BackendName.KUBERNETES,
+        "phase": Phase.SENT,
+        "number": 1,
+    }
+    return AttemptView(**(values | changes))
+
+
+def ended(how: How, diagnosis: Diagnosis | None = None, number: int = 1) -> Ended:
+    return Ended(SubmissionId(ID, number), how, diagnosis)
+
+
+def witness(state: str | None, attempt_id: str = ID) -> Witness:
+    return Witness(state=state, attempt_id=attempt_id)
+
+
+submissions = st.builds(SubmissionId, st.sampled_from([ID, "another"]), st.integers(1, 3))
+diagnoses = st.none() | st.builds(Diagnosis, reason=st.sampled_from(Reason), message=st.text(max_size=5))
+observations = st.one_of(
+    st.builds(Accepted, submissions, st.text(max_size=5)),
+    st.builds(
+        Waiting, submissions, st.sampled_from(Reason), st.text(max_size=5), st.none() | st.floats(0, 100)
+    ),
+    st.builds(Rejected, submissions, st.builds(Diagnosis, reason=st.sampled_from(Reason))),
+    st.builds(Started, submissions, st.text(max_size=5)),
+    st.builds(Ended, submissions, st.sampled_from(How), diagnoses),
+)
+views = st.builds(
+    AttemptView,
+    attempt_id=st.just(ID),
+    kind=st.sampled_from(WorkloadKind),
+    backend=st.sampled_from(BackendName),
+    phase=st.sampled_from(Phase),
+    number=st.integers(1, 3),
+    refusals=st.integers(0, 2000),
+    revoked=st.booleans(),
+)
+witnesses = st.none() | st.builds(
+    Witness, state=st.sampled_from(STATES), attempt_id=st.sampled_from([ID, "another", None])
+)
+
+
+@given(views, observations, witnesses)
+def test_every_observation_has_a_decision(view, observation, witness):
+    assert decide(view, observation, witness, POLICY) is not None
+
+
+@given(views, observations, witnesses)
+def test_what_is_said_of_another_submission_changes_nothing(view, observation, witness):
+    if observation.submission != (view.attempt_id, view.number):
+        assert decide(view, observation, witness, POLICY) == Ignore()
+
+
+@given(views, observations, witnesses)
+def test_a_withdrawn_attempt_is_never_told_to_airflow(view, observation, witness):
+    if view.revoked:
+        assert not isinstance(decide(view, observation, witness, POLICY), Succeed | Fail | Resubmit | Retry)
+
+
+@given(views, observations, witnesses)
+def test_a_task_fails_only_while_its_task_instance_carries_this_attempt(view, observation, witness):
+    decision = decide(view, observation, witness, POLICY)
+    if isinstance(decision, Fail) and isinstance(observation, Ended) and view.kind is WorkloadKind.TASK:
+        assert witness is not None
+        assert witness.attempt_id == view.attempt_id
+        assert witness.state in ("queued", "running")
+
+
+@given(views, observations, witnesses)
+def test_a_started_attempt_never_goes_back(view, observation, witness):
+    decision = decide(view, observation, witness, POLICY)
+    if view.phase is Phase.STARTED and isinstance(decision, Advance):
+        assert decision.phase is Phase.STARTED
+
+
+@given(views, observations, witnesses)
+def test_a_new_submission_follows_only_where_the_task_never_started(view, observation, witness):
+    decision = decide(view, observation, witness, POLICY)
+    if isinstance(decision, Resubmit) and view.kind is WorkloadKind.TASK:
+        assert witness is not None
+        assert witness.state == "queued"
+        assert view.number < POLICY.submission_limit
+
+
+@pytest.mark.parametrize("how", [How.FAILED, How.ABSENT, How.CANCELLED, How.SUCCEEDED])
+def test_an_attempt_that_died_before_its_task_started_is_submitted_again_without_a_retry(how):
+    decision = decide(view(), ended(how, OOM), witness("queued"), POLICY)
+    assert isinstance(decision, Resubmit)
+    assert decision.diagnosis == OOM
+
+
+def test_an_attempt_that_keeps_dying_before_its_task_starts_fails_with_its_reason():
+    decision = decide(view(number=3), ended(How.FAILED, OOM, number=3), witness("queued"), POLICY)
+    assert isinstance(decision, Fail)
+    assert decision.diagnosis.reason is Reason.OOM_KILLED
+    assert "submission_limit" in decision.diagnosis.message
+
+
+def test_a_process_that_dies_while_the_task_runs_fails_it_with_the_diagnosis():
+    assert decide(view(phase=Phase.STARTED), ended(How.FAILED, OOM), witness("running"), POLICY) == Fail(OOM)
+
+
+def test_a_vanished_pod_of_a_running_task_fails_it():
+    decision = decide(view(phase=Phase.STARTED), ended(How.ABSENT), witness("running"), POLICY)
+    assert isinstance(decision, Fail)
+    assert decision.diagnosis.reason is Reason.LOST
+
+
+def test_a_lost_celery_result_is_no_proof_that_the_worker_died():
+    running = view(phase=Phase.STARTED, backend=BackendName.CELERY)
+    assert decide(running, ended(How.ABSENT), witness("running"), POLICY) == Advance(Phase.STARTED)
+
+
+def test_an_end_of_what_the_task_instance_no_longer_carries_is_nobodys_failure():
+    decision = decide(view(), ended(How.FAILED, OOM), witness("running", attempt_id="newer"), POLICY)
+    assert decision == Close(Outcome.FAILED, OOM)
+
+
+def test_a_task_that_was_cleared_while_it_ran_is_told_as_success_so_that_it_goes_on():
+    assert decide(view(), ended(How.FAILED), witness("restarting"), POLICY) == Succeed()
+
+
+@pytest.mark.parametrize("state", ["deferred", "up_for_reschedule", "scheduled", "up_for_retry"])
+def test_no_event_is_sent_where_the_scheduler_goes_on_by_itself(state):
+    assert isinstance(decide(view(), ended(How.SUCCEEDED), witness(state), POLICY), Close)
+
+
+def test_the_wait_that_the_other_side_asked_for_is_kept():
+    seen = Waiting(SubmissionId(ID, 1), Reason.THROTTLED, "", retry_after_s=17.0)
+    decision = decide(view(), seen, None, POLICY)
+    assert isinstance(decision, Retry)
+    assert decision.after_s == 17.0
+
+
+@given(st.integers(1, 10_000))
+def test_backoff_grows_to_its_limit_and_stays_there(failures):
+    policy = Policy(backoff_first_s=1.0, backoff_max_s=60.0)
+    assert 1.0 <= policy.backoff_s(failures) <= policy.backoff_s(failures + 1) <= 60.0
+
+
+@given(views, observations)
+def test_a_witness_is_asked_for_only_where_it_changes_the_decision(view, observation):
+    if not needs_witness(view, observation):
+        answers = {
+            repr(decide(view, observation, w, POLICY)) for w in (None, witness("queued"), witness("running"))
+        }
+        assert len(answers) == 1
