@@ -1,3 +1,9 @@
 """Fixtures stand in ``tests/fixtures``, one module per thing that they start."""
 
+from hypothesis import settings
+
 pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.kube", "tests.fixtures.node"]
+
+# A busy machine makes an example slow, not wrong.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")

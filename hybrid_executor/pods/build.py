@@ -9,6 +9,7 @@ starts from what is built here and seals the result again.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -80,9 +81,10 @@ def build_pod(submission: Submission, template: PodTemplate, settings: PodSettin
     address = submission.attempt.address
     if address is None:
         raise InvalidPod(f"a {submission.attempt.kind} can't run in a pod: only tasks can")
+    route = submission.attempt.route
+    if route.pod_defaults:
+        template = _with_defaults(template, json.dumps(route.pod_defaults, default=str), route.rule)
     pod = template.document()
-    if submission.attempt.route.pod_defaults:
-        pod = _with_defaults(pod, submission.attempt.route.pod_defaults, submission.attempt.route.rule)
     metadata = pod.setdefault("metadata", {})
     metadata["namespace"] = settings.namespace
     metadata["labels"] = {**(metadata.get("labels") or {}), **stock_labels(address, settings)}
@@ -193,13 +195,15 @@ def _env(name: str, values: Mapping[str, str]) -> dict[str, Any]:
     return {"name": name, "value": values[name]}
 
 
-def _with_defaults(pod: dict[str, Any], defaults: Mapping[str, Any], rule: str) -> dict[str, Any]:
+@lru_cache(maxsize=256)
+def _with_defaults(template: PodTemplate, defaults_json: str, rule: str) -> PodTemplate:
+    """The template of a route; made once, for as long as neither of the two changes."""
+    defaults = json.loads(defaults_json)
     if problems := defaults_problems(defaults):
         raise InvalidPod(f"pod_defaults of {rule}: {'; '.join(problems)}")
-    # Read as the template is, but nulls stay until the merge: there they remove.
-    merged = lay_over(pod, defaults)
+    merged = lay_over(template.document(), defaults)
     containers = merged["spec"].get("containers") or [{}]
     if containers[0].get("name") != BASE:
         raise InvalidPod(f"pod_defaults of {rule}: spec.containers must keep `{BASE}` as its first")
-    read: dict[str, Any] = as_client_reads(merged, lambda _path, _message: None)
-    return read
+    # Read as a template is, but only now: until the merge a null removes.
+    return PodTemplate(template.source, json.dumps(as_client_reads(merged, lambda _path, _message: None)))

@@ -21,6 +21,7 @@ from airflow.providers.cncf.kubernetes import kubernetes_executor_templates, pod
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator, make_safe_label_value
 from airflow.version import version as airflow_version
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.client import models as k8s
@@ -200,6 +201,7 @@ LABELS = {"dag_id", "task_id", "run_id"}
 
 
 @given(addresses)
+@hypothesis_settings(max_examples=30)
 def test_any_ids_give_the_stock_pod(address: TaskAddress) -> None:
     path = SHIPPED[0]
     ours = PodMaker(SETTINGS, read=lambda p: Path(p).read_text(), pod_template_file=str(path))
