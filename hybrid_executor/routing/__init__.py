@@ -6,6 +6,6 @@ is the business of ``hybrid_executor.settings``; the executor and the
 """
 
 from hybrid_executor.routing.file import RESERVED_KEYS, parse_routes
-from hybrid_executor.routing.table import QueueRule, RoutingTable, routing_table
+from hybrid_executor.routing.table import QueueRule, RoutingTable, kubernetes_rules
 
-__all__ = ["RESERVED_KEYS", "QueueRule", "RoutingTable", "parse_routes", "routing_table"]
+__all__ = ["RESERVED_KEYS", "QueueRule", "RoutingTable", "kubernetes_rules", "parse_routes"]

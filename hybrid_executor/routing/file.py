@@ -14,11 +14,13 @@ by ``hybrid_executor.settings``.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from yaml.reader import ReaderError
 
 from hybrid_executor.model.attempt import BackendName, Route
 from hybrid_executor.model.errors import ConfigError
@@ -48,8 +50,8 @@ class _Pod(_Strict):
 
     apiVersion: Literal["v1"] | None = None  # noqa: N815 - the manifest's own key
     kind: Literal["Pod"] | None = None
-    metadata: dict[str, JsonValue] | None = None
-    spec: dict[str, JsonValue] | None = None
+    metadata: dict[Any, Any] | None = None
+    spec: dict[Any, Any] | None = None
 
 
 class _Rule(_Strict):
@@ -98,16 +100,16 @@ def _read(text: str, source: str) -> tuple[Any, yaml.Node | None]:
     """Return the data and the tree that knows the lines."""
     if source.endswith(".json"):
         return _read_json(text, source)
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         tree = loader.get_single_node()
         return (loader.construct_document(tree) if tree else None), tree
     except yaml.YAMLError as error:
-        raise ConfigError([_syntax(error, source)]) from error
+        raise ConfigError([_syntax(error, text, source)]) from error
     except RecursionError as error:
         raise ConfigError([f"{source}:1: is nested too deeply to be a routes file"]) from error
-    finally:
-        loader.dispose()
+    except ValueError as error:  # what YAML takes for a date or a number and Python doesn't
+        raise ConfigError([f"{source}:1: holds a value that can't be read: {error}"]) from error
 
 
 def _read_json(text: str, source: str) -> tuple[Any, yaml.Node | None]:
@@ -124,7 +126,10 @@ def _read_json(text: str, source: str) -> tuple[Any, yaml.Node | None]:
         return data, None  # valid JSON that is no YAML: only the line numbers are lost
 
 
-def _syntax(error: yaml.YAMLError, source: str) -> str:
+def _syntax(error: yaml.YAMLError, text: str, source: str) -> str:
+    if isinstance(error, ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return f"{source}:{line}: is not valid YAML: the character U+{error.character:04X} is not allowed"
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     what = getattr(error, "problem", None) or str(error)
     return f"{source}:{mark.line + 1 if mark else 1}: is not valid YAML: {what}"
@@ -136,8 +141,7 @@ def _shape(data: Any) -> Iterator[Problem]:
         _File.model_validate({} if data is None else data)
     except ValidationError as error:
         for found in error.errors(include_url=False):
-            # ``JsonValue`` adds the type that it tried to the path; cut it off for the reader.
-            path = tuple(part for part in found["loc"] if part != "list[json-or-python]")
+            path = found["loc"]
             yield path, _sentence(found["type"], path, found["msg"], found.get("ctx", {}))
 
 
@@ -165,7 +169,6 @@ _TYPES = {
     "list_type": "must be a list",
     "model_type": "must be a mapping of keys to values",
     "dict_type": "must be a mapping of keys to values",
-    "invalid-json-value": "must be a value that JSON knows; put dates and times in quotes",
 }
 
 
@@ -187,6 +190,7 @@ def _meaning(data: Any) -> Iterator[Problem]:
         if not isinstance(rule, dict):
             continue
         yield from _pod_keys(index, rule)
+        yield from _not_json(rule.get("pod"), ("routes", index, "pod"))
         patterns = _as_list(rule.get("queue"))
         if isinstance(patterns, list) and patterns and all(isinstance(p, str) and p for p in patterns):
             if why := _never_matches(earlier, patterns):
@@ -200,13 +204,29 @@ def _pod_keys(index: int, rule: Mapping[str, Any]) -> Iterator[Problem]:
             yield ("routes", index, key), "is for backend kubernetes; remove it or change the backend"
 
 
+def _not_json(value: Any, path: Path) -> Iterator[Problem]:
+    """YAML's own values, such as dates, and keys that are no text: no manifest can hold them."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                yield (*path, str(key)), "this key must be text; put it in quotes"
+            yield from _not_json(inner, (*path, str(key)))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _not_json(inner, (*path, index))
+    elif isinstance(value, float) and not isfinite(value):
+        yield path, "must be a finite number"
+    elif not isinstance(value, str | int | float | None):
+        yield path, "must be a value that JSON knows; put dates and times in quotes"
+
+
 def _never_matches(earlier: Sequence[tuple[int, list[str]]], patterns: list[str]) -> str | None:
     live = [pattern for pattern in patterns if not covers([], pattern)]
     if not live:
         return f"{_quoted(patterns)} matches no queue at all; correct the pattern"
     for number, before in earlier:
         if all(covers(before, pattern) for pattern in live):
-            return f"rule {number} ({_quoted(before)}) takes {_quoted(live)} first; move this above it or remove it"
+            return f"rule {number} ({_quoted(before)}) takes {_quoted(live)} first; move it up or remove it"
     everything = [pattern for _, before in earlier for pattern in before]
     if all(covers(everything, pattern) for pattern in live):
         return f"the rules before it together take {_quoted(live)}; move this rule up or remove it"

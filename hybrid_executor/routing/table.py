@@ -52,14 +52,9 @@ class RoutingTable:
         return (*self.rules, DEFAULT_RULE)
 
 
-def routing_table(
-    file_rules: Iterable[QueueRule] = (),
-    kubernetes_queues: Iterable[str] = (),
-    source: str = "[hybrid_executor] kubernetes_queues",
-) -> RoutingTable:
-    """Put the routes file first, then the queues that a setting (``source``) sends to Kubernetes."""
-    from_setting = (
+def kubernetes_rules(queues: Iterable[str], source: str) -> tuple[QueueRule, ...]:
+    """Make the rules of a setting (``source``) that lists queues for Kubernetes."""
+    return tuple(
         QueueRule(queue, Route(backend=BackendName.KUBERNETES, rule=f"{source}: queue {queue}"))
-        for queue in kubernetes_queues
+        for queue in queues
     )
-    return RoutingTable((*file_rules, *from_setting))

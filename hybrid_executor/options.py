@@ -1,0 +1,139 @@
+"""Every option of ``[hybrid_executor]``: its type, its default and what it means.
+
+The one place where they are written down: ``provider`` hands them to Airflow,
+``settings`` takes its defaults from here, and the reference page is generated
+from what Airflow was told. Imports nothing, because Airflow loads it in every
+process.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+SECTION = "hybrid_executor"
+SECTION_DESCRIPTION = """\
+What the hybrid executor adds to Airflow's own options. The sections ``[celery]`` and
+``[kubernetes_executor]`` keep their meaning for its two backends.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option, as Airflow's provider metadata describes it. ``default`` is text, or None for "not set"."""
+
+    name: str
+    type: Literal["string", "integer", "float", "boolean"]
+    default: str | None
+    description: str
+    example: str | None = None
+    version_added: str = "0.1.0"
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the option in the form of the provider metadata."""
+        return {
+            "description": self.description,
+            "version_added": self.version_added,
+            "type": self.type,
+            "example": self.example,
+            "default": self.default,
+        }
+
+
+OPTIONS = (
+    Option(
+        name="kubernetes_queues",
+        type="string",
+        default="kubernetes",
+        example="kubernetes, gpu-*",
+        description="""\
+Queues whose tasks run in Kubernetes pods: a list separated by commas. ``*``, ``?`` and
+``[abc]`` are wildcards, and case counts. It is asked after the routes file; what neither
+names goes to Celery. Replaces ``[celery_kubernetes_executor] kubernetes_queue`` of Airflow 2.
+""",
+    ),
+    Option(
+        name="routes_file",
+        type="string",
+        default="",
+        example="/opt/airflow/routes.yaml",
+        description="""\
+A YAML or JSON file with routing rules, for pod templates per queue and for more than one
+list can say. A relative path is relative to AIRFLOW_HOME. While the file is missing or
+wrong, tasks wait with the reason RoutesInvalid. ``airflow hybrid routes`` shows and checks it.
+""",
+    ),
+    Option(
+        name="celery_parallelism",
+        type="integer",
+        default="0",
+        example="200",
+        description="""\
+How many tasks of this scheduler may be at Celery at the same time, in its queues or running.
+0 sets no limit but ``[core] parallelism``.
+""",
+    ),
+    Option(
+        name="kubernetes_parallelism",
+        type="integer",
+        default="0",
+        example="50",
+        description="""\
+How many pods of this scheduler may exist at the same time, pending or running.
+0 sets no limit but ``[core] parallelism``.
+""",
+    ),
+    Option(
+        name="held_limit",
+        type="integer",
+        default="1000",
+        description="""\
+How many tasks per backend may wait for a full or absent backend without taking up the slots
+of ``[core] parallelism``. Above it, waiting tasks take slots, which slows both backends.
+""",
+    ),
+    Option(
+        name="submission_limit",
+        type="integer",
+        default="5",
+        description="""\
+How often one try of a task is sent when what carries it (a pod, a worker) dies before the task
+has started. Then the try fails. None of this uses up a retry of the task.
+""",
+    ),
+    Option(
+        name="token_life_s",
+        type="integer",
+        default=None,
+        example="86400",
+        description="""\
+Seconds for which the token that starts a task is valid after it was sent. It has to outlast the
+longest wait in a Celery queue. Not set: the broker's visibility timeout
+(``[celery_broker_transport_options] visibility_timeout``), or 86400 without one.
+""",
+    ),
+    Option(
+        name="reconcile_interval_s",
+        type="float",
+        default="30",
+        description="""\
+Seconds between two comparisons of what the executor believes with the metadata database. It never
+exceeds a quarter of ``[scheduler] task_queued_timeout``.
+""",
+    ),
+    Option(
+        name="backoff_first_s",
+        type="float",
+        default="1",
+        description="Seconds before a task that its backend could not take is offered again; then doubled.\n",
+    ),
+    Option(
+        name="backoff_max_s",
+        type="float",
+        default="60",
+        description="The longest time in seconds between two such offers.\n",
+    ),
+)
+
+
+def default(name: str) -> str:
+    """Return an option's default as text; empty for "not set"."""
+    return next(option.default or "" for option in OPTIONS if option.name == name)

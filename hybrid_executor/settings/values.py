@@ -1,0 +1,53 @@
+"""The settings as one frozen value; its defaults are those of ``hybrid_executor.options``."""
+
+from dataclasses import dataclass
+
+from hybrid_executor.backends.celery.config import CeleryConfig
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.options import default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that the executor is told, read once."""
+
+    # --- [core], [scheduler], [operators] ---
+    #: The scheduler's ``[core] executor``, letter by letter; pods and workers need the same.
+    executor_string: str = "hybrid_executor.HybridExecutor"
+    #: What ``executor_string`` names beside this executor.
+    other_executors: tuple[str, ...] = ()
+    multi_team: bool = False
+    parallelism: int = 32
+    default_queue: str = "default"
+    task_queued_timeout_s: float = 600.0
+    scheduler_health_check_threshold_s: float = 30.0
+
+    # --- [hybrid_executor] ---
+    kubernetes_queues: tuple[str, ...] = (default("kubernetes_queues"),)
+    #: ``[celery_kubernetes_executor] kubernetes_queue`` of Airflow 2, where the user has set it.
+    airflow2_kubernetes_queue: str | None = None
+    #: Absolute, or None where there is no routes file.
+    routes_file: str | None = None
+    #: 0 is no own limit.
+    celery_parallelism: int = int(default("celery_parallelism"))
+    kubernetes_parallelism: int = int(default("kubernetes_parallelism"))
+    #: Per backend.
+    held_limit: int = int(default("held_limit"))
+    submission_limit: int = int(default("submission_limit"))
+    token_life_s: int = 86400
+    reconcile_interval_s: float = float(default("reconcile_interval_s"))
+    backoff_first_s: float = float(default("backoff_first_s"))
+    backoff_max_s: float = float(default("backoff_max_s"))
+
+    # --- the backends ---
+    celery: CeleryConfig
+    kubernetes: KubernetesConfig
+    #: ``[kubernetes_executor] pod_template_file``; empty is the minimal pod.
+    pod_template_file: str = ""
+    #: ``worker_container_repository:worker_container_tag``; None leaves the template's image.
+    worker_image: str | None = None
+
+    #: What is wrong and what to do, one line each; each has been replaced by its default.
+    problems: tuple[str, ...] = ()
+    #: What works today and should be changed, one line each.
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,329 @@
+"""Settings: every option is read once, and a mistake becomes one line with a safe default in its place."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from airflow.configuration import AirflowConfigParser, conf
+
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.model.attempt import BackendName
+from hybrid_executor.model.errors import ConfigError
+from hybrid_executor.options import OPTIONS, SECTION
+from hybrid_executor.settings import Settings, load_routing, load_settings
+
+Load = Callable[..., Settings]
+
+
+class Conf(AirflowConfigParser):
+    """Airflow's own parser with a file of our own and without the process's file."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.read_string(text)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Load settings from the text of an airflow.cfg and from environment variables."""
+    for name in [name for name in os.environ if name.startswith("AIRFLOW__")]:
+        monkeypatch.delenv(name)
+
+    def from_text(text: str = "", executor: str = "hybrid_executor.HybridExecutor", **env: str) -> Settings:
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+        for name, value in env.items():
+            monkeypatch.setenv(f"AIRFLOW__{name}", value)
+        return load_settings(Conf(text))
+
+    return from_text
+
+
+def test_nothing_but_the_executor_needs_to_be_set(load: Load) -> None:
+    settings = load()
+    assert settings.problems == ()
+    assert settings.notes == ()
+    assert settings == Settings(celery=settings.celery, kubernetes=KubernetesConfig())
+
+
+def test_airflows_own_conf_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__HYBRID_EXECUTOR__HELD_LIMIT", "7")
+    assert load_settings().held_limit == load_settings(conf).held_limit == 7
+
+
+def test_every_option_of_the_section_arrives(load: Load, tmp_path: Path) -> None:
+    settings = load(
+        f"""
+[hybrid_executor]
+kubernetes_queues = pods, gpu-*, pods,
+routes_file = {tmp_path}/routes.yaml
+celery_parallelism = 10
+kubernetes_parallelism = 4
+held_limit = 20
+submission_limit = 2
+token_life_s = 3600
+reconcile_interval_s = 5
+backoff_first_s = 0.5
+backoff_max_s = 8
+[core]
+parallelism = 64
+[operators]
+default_queue = normal
+[scheduler]
+task_queued_timeout = 10
+scheduler_health_check_threshold = 4
+"""
+    )
+    assert settings.problems == ()
+    assert settings == Settings(
+        kubernetes_queues=("pods", "gpu-*"),
+        routes_file=f"{tmp_path}/routes.yaml",
+        celery_parallelism=10,
+        kubernetes_parallelism=4,
+        held_limit=20,
+        submission_limit=2,
+        token_life_s=3600,
+        reconcile_interval_s=5.0,
+        backoff_first_s=0.5,
+        backoff_max_s=8.0,
+        parallelism=64,
+        default_queue="normal",
+        task_queued_timeout_s=10.0,
+        scheduler_health_check_threshold_s=4.0,
+        celery=settings.celery,
+        kubernetes=settings.kubernetes,
+    )
+
+
+def test_every_documented_option_is_a_setting() -> None:
+    assert {option.name for option in OPTIONS} <= set(Settings.__dataclass_fields__)
+
+
+def test_every_mistake_is_in_the_list_and_has_a_default_in_its_place(load: Load) -> None:
+    settings = load(
+        """
+[hybrid_executor]
+held_limit = many
+celery_parallelism = -1
+submission_limit = 0
+backoff_first_s = nan
+token_life_s = 1.5
+kubernetes_queue = gpu
+[kubernetes_executor]
+delete_worker_pods = perhaps
+delete_option_kwargs = {"password": "hunter2",
+kube_client_request_args = {"_request_timeout": "long", "_preload_content": false}
+client_factory = my.factory
+[scheduler]
+task_queued_timeout = soon
+""",
+        CORE__PARALLELISM="0",
+    )
+    lines = "\n".join(settings.problems)
+    for line in (
+        "[hybrid_executor] held_limit: must be a whole number, at least 0, not 'many'; 1000 is used",
+        "[hybrid_executor] celery_parallelism: must be a whole number, at least 0, not '-1'; 0 is used",
+        "[hybrid_executor] submission_limit: must be a whole number, at least 1, not '0'; 5 is used",
+        "[hybrid_executor] backoff_first_s: must be a number of seconds, at least 0.05, not 'nan'; 1.0 is",
+        "[hybrid_executor] token_life_s: must be a whole number, at least 60, not '1.5'; 86400 is used",
+        "[hybrid_executor] kubernetes_queue: is no option; remove it or correct its name (did you mean kub",
+        "[kubernetes_executor] delete_worker_pods: must be True or False, not 'perhaps'; True is used",
+        "[kubernetes_executor] delete_option_kwargs: is not valid JSON",
+        "[kubernetes_executor] kube_client_request_args: '_preload_content' is not supported; remove it",
+        "[kubernetes_executor] kube_client_request_args: '_request_timeout' must be seconds",
+        "[kubernetes_executor] client_factory: is not supported and has no effect",
+        "[scheduler] task_queued_timeout: must be a number of seconds, at least 1.0, not 'soon'; 600.0",
+        "[core] parallelism (set by AIRFLOW__CORE__PARALLELISM): must be a whole number, at least 1, not '0'",
+    ):
+        assert line in lines
+    assert len(settings.problems) == 13
+    assert "hunter2" not in lines
+    defaults = Settings(celery=settings.celery, kubernetes=KubernetesConfig())
+    assert settings == Settings(
+        celery=settings.celery, kubernetes=KubernetesConfig(), problems=settings.problems
+    )
+    assert defaults.problems == ()
+
+
+def test_an_unknown_option_in_the_environment_is_named_with_its_variable(load: Load) -> None:
+    [problem] = load(HYBRID_EXECUTOR__ROUTES="x").problems
+    assert problem.startswith(
+        "[hybrid_executor] routes (set by AIRFLOW__HYBRID_EXECUTOR__ROUTES): is no option"
+    )
+
+
+def test_a_backoff_that_shrinks_is_a_problem(load: Load) -> None:
+    settings = load("[hybrid_executor]\nbackoff_first_s = 9\nbackoff_max_s = 3\n")
+    assert (settings.backoff_first_s, settings.backoff_max_s) == (9.0, 9.0)
+    assert "backoff_max_s: is 3, less than backoff_first_s (9)" in settings.problems[0]
+
+
+def test_a_token_lives_as_long_as_the_broker_hides_a_message(load: Load) -> None:
+    options = "[celery_broker_transport_options]\nvisibility_timeout = 7200\n"
+    assert load(options).token_life_s == 7200
+    assert load(options + "[hybrid_executor]\ntoken_life_s = 600\n").token_life_s == 600
+
+
+def test_kubernetes_options_keep_their_meaning(load: Load) -> None:
+    settings = load(
+        """
+[celery]
+operation_timeout = 2.5
+[kubernetes_executor]
+namespace = airflow
+multi_namespace_mode = True
+multi_namespace_mode_namespace_list = airflow, team-a
+worker_pod_pending_fatal_container_state_reasons = ErrImagePull
+delete_worker_pods = False
+delete_worker_pods_on_failure = True
+delete_option_kwargs = {"grace_period_seconds": 10}
+kube_client_request_args = {"_request_timeout": [3, 20]}
+pod_creation_max_concurrency = 8
+in_cluster = False
+cluster_context = kind
+config_file = /etc/kube
+verify_ssl = False
+ssl_ca_cert = /etc/ca.pem
+enable_tcp_keepalive = False
+tcp_keep_idle = 1
+tcp_keep_intvl = 2
+tcp_keep_cnt = 3
+running_pod_log_lines = 50
+pod_template_file = /etc/pod.yaml
+worker_container_repository = registry/airflow
+worker_container_tag = 3.3.2
+"""
+    )
+    assert settings.problems == ()
+    assert settings.celery.operation_timeout_s == 2.5
+    assert settings.kubernetes == KubernetesConfig(
+        namespace="airflow",
+        scopes=("airflow", "team-a"),
+        fatal_waiting_reasons=frozenset({"ErrImagePull"}),
+        delete_worker_pods=False,
+        delete_worker_pods_on_failure=True,
+        delete_options={"grace_period_seconds": 10},
+        request_timeout_s=(3.0, 20.0),
+        creation_concurrency=8,
+        in_cluster=False,
+        cluster_context="kind",
+        config_file="/etc/kube",
+        verify_ssl=False,
+        ssl_ca_cert="/etc/ca.pem",
+        tcp_keepalive=False,
+        tcp_keepalive_idle_s=1,
+        tcp_keepalive_interval_s=2,
+        tcp_keepalive_count=3,
+        running_pod_log_lines=50,
+    )
+    assert settings.pod_template_file == "/etc/pod.yaml"
+    assert settings.worker_image == "registry/airflow:3.3.2"
+
+
+def test_all_namespaces_are_watched_where_no_list_is_given(load: Load) -> None:
+    assert load("[kubernetes_executor]\nmulti_namespace_mode = True\n").kubernetes.watched == (None,)
+
+
+# --- who else runs ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "executor", ["CeleryExecutor:hybrid_executor.HybridExecutor", "hybrid_executor.executor.HybridExecutor"]
+)
+def test_this_executor_is_known_by_alias_and_by_its_full_path(load: Load, executor: str) -> None:
+    settings = load(executor=executor)
+    assert settings.other_executors == ()
+    assert settings.executor_string == executor
+
+
+def test_an_executor_beside_ours_is_warned_about(load: Load) -> None:
+    settings = load(executor="hybrid_executor.HybridExecutor, LocalExecutor")
+    assert settings.other_executors == ("LocalExecutor",)
+    assert "LocalExecutor is configured beside the hybrid executor" in settings.problems[0]
+
+
+def test_multi_team_is_refused_in_clear_words(load: Load) -> None:
+    settings = load("[core]\nmulti_team = True\n")
+    assert settings.multi_team
+    assert settings.problems[0].startswith("[core] multi_team: ")
+    assert "set it to False" in settings.problems[0]
+
+
+# --- Airflow 2's queue ----------------------------------------------------------------------
+
+
+def backend(settings: Settings, queue: str) -> BackendName:
+    return load_routing(settings).route(queue).backend
+
+
+def test_the_providers_default_of_airflow_2s_queue_counts_as_not_set(load: Load) -> None:
+    assert conf.get("celery_kubernetes_executor", "kubernetes_queue") == "kubernetes"
+    assert load().airflow2_kubernetes_queue is None
+
+
+def test_airflow_2s_queue_is_honoured_with_one_note(load: Load) -> None:
+    settings = load("[celery_kubernetes_executor]\nkubernetes_queue = pods\n")
+    assert settings.problems == ()
+    assert settings.notes == (
+        (
+            "[celery_kubernetes_executor] kubernetes_queue is deprecated;"
+            " add 'pods' to [hybrid_executor] kubernetes_queues and remove it"
+        ),
+    )
+    assert backend(settings, "pods") is BackendName.KUBERNETES
+    assert backend(settings, "kubernetes") is BackendName.CELERY
+    assert load_routing(settings).route("pods").rule.startswith("[celery_kubernetes_executor]")
+
+
+def test_airflow_2s_queue_from_the_environment_is_honoured(load: Load) -> None:
+    settings = load(CELERY_KUBERNETES_EXECUTOR__KUBERNETES_QUEUE="pods")
+    assert "AIRFLOW__CELERY_KUBERNETES_EXECUTOR__KUBERNETES_QUEUE" in settings.notes[0]
+    assert backend(settings, "pods") is BackendName.KUBERNETES
+
+
+def test_both_queues_count_where_both_are_set(load: Load) -> None:
+    settings = load(
+        "[celery_kubernetes_executor]\nkubernetes_queue = pods\n"
+        "[hybrid_executor]\nkubernetes_queues = gpu-*\n"
+    )
+    assert backend(settings, "pods") is backend(settings, "gpu-1") is BackendName.KUBERNETES
+    assert backend(settings, "kubernetes") is BackendName.CELERY
+
+
+# --- the routes file ------------------------------------------------------------------------
+
+
+def test_the_routes_file_comes_first_then_the_queues_then_celery(load: Load, tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text("version: 1\nroutes:\n  - {queue: kubernetes, backend: celery}\n", encoding="utf-8")
+    settings = load(
+        f"[hybrid_executor]\nroutes_file = {path}\nkubernetes_queues = kubernetes, gpu-*\n",
+    )
+    assert backend(settings, "kubernetes") is BackendName.CELERY
+    assert backend(settings, "gpu-1") is BackendName.KUBERNETES
+    assert backend(settings, "default") is BackendName.CELERY
+
+
+def test_a_relative_routes_file_is_relative_to_airflow_home(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    assert load(HYBRID_EXECUTOR__ROUTES_FILE="routes.yaml").routes_file == str(tmp_path / "routes.yaml")
+
+
+def test_a_missing_routes_file_is_a_config_error_and_no_settings_problem(load: Load, tmp_path: Path) -> None:
+    settings = load(HYBRID_EXECUTOR__ROUTES_FILE=str(tmp_path / "none.yaml"))
+    assert settings.problems == ()
+    with pytest.raises(ConfigError, match=r"none.yaml: can't be read \(No such file or directory\)"):
+        load_routing(settings)
+
+
+def test_a_routes_file_that_is_no_text_is_a_config_error(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "routes.yaml").write_bytes(b"\xff\xfe\x00")
+    settings = load(HYBRID_EXECUTOR__ROUTES_FILE=str(tmp_path / "routes.yaml"))
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        load_routing(settings)
+
+
+def test_the_section_name_is_the_packages(load: Load) -> None:
+    assert SECTION == "hybrid_executor"
