@@ -7,8 +7,8 @@ dispose of one whose end is recorded, look one up that may be gone. Its rules:
 - What has ended has ended: one end is said for each submission.
 - A pod that an answer proved to exist is not missing from a list that began
   before that answer (a lagging view never reports it absent).
-- A pod that vanished may have been adopted by another scheduler, so it is
-  looked up before its end is said.
+- A pod that vanished without our doing may have been adopted by another
+  scheduler, so it is looked up before its end is said.
 
 All calls come from the loop's thread.
 """
@@ -56,6 +56,8 @@ class Known:
     cancelled: bool = False
     #: It can never start; it is being deleted, and this will be why it ended.
     condemned: Diagnosis | None = None
+    #: We have asked the API server for its deletion.
+    deleting: bool = False
     #: Why somebody else is taking it down, if the pod says so.
     disruption: Diagnosis | None = None
     #: Vanished while nobody watched, so what it did last is not known.
@@ -152,7 +154,10 @@ class Book:
             return
         if known.end is None:
             self._follow(known, pod)
-        self._vanished(known)
+        if known.deleting:
+            self.gone(known.id)  # as we asked
+        else:
+            self._vanished(known)
 
     # --- what direct answers show ---------------------------------------------------
 

@@ -129,6 +129,8 @@ class Creation:
             case Waiting() if withdrawn:
                 # Whether the request made a pod is not known: only a look-up can tell.
                 self._cancel_unknown([submission])
+            case Waiting() if submission in self._book:
+                pass  # the reply was lost, and the watch has shown the pod since
             case Waiting() | Rejected() | Ended():
                 self._say(answer)
             case pod:

@@ -30,6 +30,8 @@ log = logging.getLogger("hybrid_executor.kubernetes")
 #: listed. A UUID takes 37 characters, and proxies cut URLs at 8 KiB.
 NAMED_MAX = 100
 BACKOFF_MAX_S = 30.0
+#: What is asked for within so long shares one list.
+GATHER_S = 0.02
 #: Every pod of a hybrid executor, whoever owns it.
 OURS = f"{LABEL_EXECUTOR}=True,{LABEL_ATTEMPT}"
 
@@ -100,6 +102,7 @@ class Upkeep:
         failures = 0
         while True:
             await self._work.wait()
+            await asyncio.sleep(GATHER_S)
             self._work.clear()
             try:
                 await self._look_up()
@@ -129,12 +132,17 @@ class Upkeep:
                 await _pause(failures, error, what)
 
     async def _delete(self, known: Known) -> None:
+        known.deleting = True
         try:
             await self._api.delete(known.namespace, known.name, delete_options(self._config.delete_options))
         except Answer as answer:
             if answer.code != 404:
+                known.deleting = False
                 raise
             self._book.gone(known.id)
+        except ApiUnavailable:
+            known.deleting = False
+            raise
 
     async def _dispose(self, known: Known) -> None:
         failed = known.end is not None and known.end.how is How.FAILED
