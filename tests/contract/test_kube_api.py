@@ -653,7 +653,9 @@ async def test_initial_events_end_with_an_annotated_bookmark(client: Client) -> 
         assert await watch.take(1) == [("ADDED", "two")]
 
 
-async def test_a_watch_from_a_forgotten_revision_is_told_410_in_the_stream(client: Client, kube: Kube) -> None:
+async def test_a_watch_from_a_forgotten_revision_is_told_410_in_the_stream(
+    client: Client, kube: Kube
+) -> None:
     old = await client.revision()
     await client.create("one")
     kube.compact()

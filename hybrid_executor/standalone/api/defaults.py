@@ -20,7 +20,7 @@ def fill(kind: Kind, body: Body) -> None:
 
 
 def _fill_pod(body: Body) -> None:
-    spec = body.setdefault("spec", {})
+    spec = body["spec"] = without_nulls(body.get("spec") or {})
     for key, value in _POD.items():
         spec.setdefault(key, value)
     spec.setdefault("securityContext", {})
@@ -30,6 +30,13 @@ def _fill_pod(body: Body) -> None:
     for volume in spec.get("volumes") or ():
         _fill_volume(volume)
     _tolerate(spec)
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without members that are null: to Kubernetes they are not there."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 _POD: dict[str, Any] = {

@@ -18,9 +18,9 @@ def version() -> Body:
     return {"major": major, "minor": minor, "gitVersion": f"v{major}.{minor}.0+embedded", "platform": "linux"}
 
 
-def documents(address: str) -> Mapping[str, Body]:
-    """Every discovery document by its path; ``address`` is the server's host and port."""
-    found = {"/version": version(), "/api": _core_versions(address), "/apis": _groups()}
+def documents() -> Mapping[str, Body]:
+    """Every discovery document by its path."""
+    found = {"/version": version(), "/api": _core_versions(), "/apis": _groups()}
     found["/api/v1"] = _resources("v1", [kind for kind in KINDS if not kind.group])
     for group in sorted({kind.group for kind in KINDS if kind.group}):
         found[f"/apis/{group}"] = {"kind": "APIGroup", "apiVersion": "v1", **_group(group, "v1")}
@@ -33,12 +33,8 @@ def documents(address: str) -> Mapping[str, Body]:
     return found
 
 
-def _core_versions(address: str) -> Body:
-    return {
-        "kind": "APIVersions",
-        "versions": ["v1"],
-        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
-    }
+def _core_versions() -> Body:
+    return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
 
 
 def _groups() -> Body:

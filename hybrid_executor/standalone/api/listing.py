@@ -73,7 +73,8 @@ def _first_revision(store: Store, query: Mapping[str, str]) -> int | None:
     match = query.get("resourceVersionMatch", "")
     if match and revision is None:
         raise problems.bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is "
+            "provided"
         )
     if revision is not None and revision > store.revision:
         raise problems.too_large_revision(revision, store.revision)

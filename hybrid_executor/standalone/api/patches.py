@@ -193,7 +193,7 @@ _DIRECTIVE = "$patch"
 
 
 def strategic_merge(target: Any, patch: Mapping[str, Any]) -> Any:
-    """Merge objects; merge lists by their key; honour ``$patch``, ``$deleteFromPrimitiveList``, ``$retainKeys``."""
+    """Merge objects, and lists by their key; obey the patch's directives (``$patch``, ``$retainKeys``, …)."""
     directive = patch.get(_DIRECTIVE)
     if directive == "delete":
         return {}

@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from hybrid_executor.standalone.api import defaults, problems, validation
+from hybrid_executor.standalone.api import defaults, podrules, problems, shapes, validation
 from hybrid_executor.standalone.api.kinds import EVENTS, KINDS, NAMESPACES, PODS, SERVICEACCOUNTS, Kind
+from hybrid_executor.standalone.api.owners import Owners
 from hybrid_executor.standalone.api.selectors import Selection
 from hybrid_executor.standalone.api.store import Body, Key, Store, Stored
 
@@ -59,9 +60,9 @@ class Registry:
     def __init__(self, store: Store, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.store = store
         self._now = now
-        self._dependents: dict[str, set[tuple[str, Key]]] = {}
+        self._owners = Owners()
         for plural, stored in store.everything():
-            self._note_owners(plural, stored)
+            self._owners.note(plural, stored)
         for name in NAMESPACES_AT_START:
             if store.get(NAMESPACES, ("", name)) is None:
                 self.create(NAMESPACES, "", {"metadata": {"name": name}})
@@ -102,10 +103,12 @@ class Registry:
         return kept
 
     def _admit(self, kind: Kind, namespace: str, body: Body) -> Body:
-        wrong = validation.shape(kind, body)
+        wrong = shapes.shape(kind, body)
         if wrong is not None:
             raise problems.bad_request(wrong)
-        metadata: Body = body.get("metadata") or {}
+        for name in [name for name, value in body.items() if value is None]:
+            del body[name]
+        metadata: Body = {k: v for k, v in body.get("metadata", {}).items() if v is not None}
         body["metadata"] = metadata
         self._match_type(kind, body)
         stated = metadata.get("namespace") or ""
@@ -238,7 +241,7 @@ class Registry:
     def _refuse_changed_spec(kind: Kind, before: Stored, after: Body) -> None:
         if kind.plural not in _SPEC_OWNERS or before.body["spec"] == after["spec"]:
             return
-        causes = validation.immutable_problems(before.body["spec"], after["spec"])
+        causes = podrules.immutable_problems(before.body["spec"], after["spec"])
         if causes:
             raise problems.unprocessable(kind, before.key[1], causes)
         after["metadata"]["generation"] = after["metadata"].get("generation", 1) + 1
@@ -254,9 +257,9 @@ class Registry:
             return Stored(key, 0, body, b"")
         before = self.store.get(kind, key)
         if before is not None:
-            self._forget_owners(kind.plural, before)
+            self._owners.forget(kind.plural, before)
         stored = self.store.put(kind, key, body)
-        self._note_owners(kind.plural, stored)
+        self._owners.note(kind.plural, stored)
         return stored
 
     # Binding and eviction
@@ -281,9 +284,10 @@ class Registry:
 
     @staticmethod
     def _set_condition(body: Body, condition: Body) -> None:
-        conditions = body["status"].get("conditions") or []
+        status = body.setdefault("status", {})
+        conditions = status.get("conditions") or []
         others = [item for item in conditions if item.get("type") != condition["type"]]
-        body["status"]["conditions"] = [*others, condition]
+        status["conditions"] = [*others, condition]
 
     def evict(self, key: Key, options: DeleteOptions, *, dry_run: bool = False) -> None:
         """Delete a pod through the eviction API, marking it as disrupted first."""
@@ -360,7 +364,7 @@ class Registry:
         return self._keep(kind, before.key, after)
 
     def _erase(self, kind: Kind, before: Stored, *, orphan: bool = False) -> Stored:
-        self._forget_owners(kind.plural, before)
+        self._owners.forget(kind.plural, before)
         gone = self.store.remove(kind, before.key, before.draft())
         self._collect(before.body["metadata"]["uid"], orphan=orphan)
         if kind.namespaced:
@@ -398,25 +402,14 @@ class Registry:
         if space is None or "deletionTimestamp" not in space.body["metadata"]:
             return
         if not any(self.store.count(kind, name) for kind in KINDS if kind.namespaced):
-            self._forget_owners(NAMESPACES.plural, space)
+            self._owners.forget(NAMESPACES.plural, space)
             self.store.remove(NAMESPACES, space.key, space.draft())
 
     # Owners
 
-    def _note_owners(self, plural: str, stored: Stored) -> None:
-        for owner in stored.body["metadata"].get("ownerReferences") or ():
-            self._dependents.setdefault(owner["uid"], set()).add((plural, stored.key))
-
-    def _forget_owners(self, plural: str, stored: Stored) -> None:
-        for owner in stored.body["metadata"].get("ownerReferences") or ():
-            dependents = self._dependents.get(owner["uid"], set())
-            dependents.discard((plural, stored.key))
-            if not dependents:
-                self._dependents.pop(owner["uid"], None)
-
     def _collect(self, uid: str, *, orphan: bool) -> None:
         """Delete what has lost its last owner, or cut it loose if it is to be orphaned."""
-        for plural, key in sorted(self._dependents.get(uid, ())):
+        for plural, key in self._owners.dependents(uid):
             kind = next(kind for kind in KINDS if kind.plural == plural)
             before = self.store.get(kind, key)
             if before is None:

@@ -5,17 +5,19 @@ Called by ``__main__``, and by tests that want a server inside their process.
 """
 
 import asyncio
+import errno
 import logging
 import signal
 from pathlib import Path
 
 from aiohttp import web
 
-from hybrid_executor.standalone.api.http import BODY_MAX, Api
+from hybrid_executor.standalone.api.http import Api
 from hybrid_executor.standalone.api.journal import SqliteJournal
 from hybrid_executor.standalone.api.kinds import KINDS
 from hybrid_executor.standalone.api.nodelogs import NodeLogs
 from hybrid_executor.standalone.api.registry import Registry
+from hybrid_executor.standalone.api.requests import BODY_MAX
 from hybrid_executor.standalone.api.statefolder import HOST, StateFolder
 from hybrid_executor.standalone.api.store import WINDOW, Store
 from hybrid_executor.standalone.api.watching import Watching
@@ -54,12 +56,25 @@ class Server:
             shutdown_timeout=_SHUTDOWN_S,
         )
         wanted = self._wanted_port or self.folder.port()
-        api = Api(registry, self._watching, self._logs, self.folder.token(), f"{HOST}:{wanted}")
+        api = Api(registry, self._watching, self._logs, self.folder.token())
         self._runner.app.router.add_route("*", "/{path:.*}", api.handle)
         await self._runner.setup()
-        self.port = await self._bind(wanted)
+        self.port = await self._bind_somewhere(wanted)
         self.folder.publish(self.port)
         log.warning(WHAT_IT_IS, HOST, self.port)
+
+    async def _bind_somewhere(self, wanted: int) -> int:
+        """The port asked for or nothing; the last start's port, or another if somebody has it now."""
+        try:
+            return await self._bind(wanted)
+        except OSError as taken:
+            if self._wanted_port or taken.errno != errno.EADDRINUSE:
+                raise
+        port = await self._bind(0)
+        log.warning(
+            "Port %s of the last start is taken: %s is used, and the kubeconfig written anew", wanted, port
+        )
+        return port
 
     async def _bind(self, wanted: int) -> int:
         site = web.TCPSite(self._runner, HOST, wanted, ssl_context=self.folder.server_context())
