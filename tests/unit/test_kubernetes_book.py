@@ -1,0 +1,206 @@
+"""What the book makes of what is seen: expectations, ends, orders."""
+
+from typing import Any
+
+import pytest
+
+from hybrid_executor.backends.kubernetes.book import Book, Known, Order, our_labels
+from hybrid_executor.model.attempt import SubmissionId
+from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
+from hybrid_executor.model.reason import Reason
+
+ONE = SubmissionId("0198f0aa-2b6c-7d3e-8f10-1234567890ab", 1)
+TWO = SubmissionId("0198f0aa-2b6c-7d3e-8f10-1234567890ac", 1)
+NAMESPACE = "airflow"
+
+
+class Desk:
+    """A book, its clock, and all that it said and ordered."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.said: list[Observation] = []
+        self.orders: list[tuple[Order, SubmissionId]] = []
+        self.book = Book(self.said.append, self._order, {"InvalidImageName"}, clock=lambda: self.now)
+
+    def _order(self, order: Order, known: Known) -> None:
+        self.orders.append((order, known.id))
+
+    def ends(self) -> list[Ended]:
+        return [o for o in self.said if isinstance(o, Ended)]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def pod(submission: SubmissionId = ONE, phase: str = "Pending", **state: Any) -> dict[str, Any]:
+    statuses = [{"name": "base", "state": state}] if state else []
+    return {
+        "metadata": {
+            "name": f"pod-{submission.attempt_id[-2:]}",
+            "namespace": NAMESPACE,
+            "labels": our_labels(submission, "7"),
+        },
+        "spec": {"nodeName": "node-a", "containers": [{"name": "base"}]},
+        "status": {"phase": phase, "containerStatuses": statuses},
+    }
+
+
+def running(submission: SubmissionId = ONE) -> dict[str, Any]:
+    return pod(submission, "Running", running={})
+
+
+def succeeded(submission: SubmissionId = ONE) -> dict[str, Any]:
+    return pod(submission, "Succeeded", terminated={"exitCode": 0})
+
+
+def test_a_pod_is_accepted_at_first_sight_and_followed_to_its_end(desk: Desk) -> None:
+    for state in (pod(), running(), running(), succeeded(), succeeded()):
+        desk.book.changed(state)
+    assert [type(o) for o in desk.said] == [Accepted, Waiting, Started, Ended]
+    assert desk.said[0] == Accepted(ONE, "airflow/pod-ab")
+    assert desk.said[2] == Started(ONE, "pod-ab on node-a")
+    assert desk.said[3] == Ended(ONE, How.SUCCEEDED)
+
+
+def test_a_pod_that_is_not_ours_is_nobodys_business(desk: Desk) -> None:
+    stranger = pod()
+    stranger["metadata"]["labels"] = {"app": "web"}
+    desk.book.changed(stranger)
+    desk.book.removed(stranger)
+    assert desk.said == []
+
+
+def test_a_late_answer_to_a_creation_never_goes_back(desk: Desk) -> None:
+    desk.book.changed(running())
+    desk.book.created(pod())
+    assert [type(o) for o in desk.said] == [Accepted, Started]
+
+
+def test_a_list_that_began_before_the_creation_proves_nothing(desk: Desk) -> None:
+    desk.book.listing(NAMESPACE, desk.now)
+    desk.now += 1
+    desk.book.created(pod())
+    desk.book.listed(NAMESPACE)
+    assert desk.orders == []
+    assert ONE in desk.book
+
+
+def test_what_a_later_list_does_not_name_is_looked_up_and_then_absent(desk: Desk) -> None:
+    desk.book.created(pod())
+    desk.now += 1
+    desk.book.listing(NAMESPACE, desk.now)
+    desk.book.listed(NAMESPACE)
+    assert desk.orders == [(Order.LOOK_UP, ONE)]
+    assert desk.ends() == []
+    desk.book.gone(ONE)
+    [end] = desk.ends()
+    assert end.how is How.ABSENT
+    assert ONE not in desk.book
+
+
+def test_a_list_of_another_namespace_proves_nothing(desk: Desk) -> None:
+    desk.book.created(pod())
+    desk.now += 1
+    desk.book.listing("elsewhere", desk.now)
+    desk.book.listed("elsewhere")
+    assert desk.orders == []
+
+
+def test_a_list_of_all_namespaces_covers_each(desk: Desk) -> None:
+    desk.book.created(pod())
+    desk.now += 1
+    desk.book.listing(None, desk.now)
+    desk.book.changed(pod(TWO))
+    desk.book.listed(None)
+    assert desk.orders == [(Order.LOOK_UP, ONE)]
+
+
+def test_what_ran_when_it_vanished_has_failed(desk: Desk) -> None:
+    desk.book.changed(running())
+    desk.now += 1
+    desk.book.listing(NAMESPACE, desk.now)
+    desk.book.listed(NAMESPACE)
+    desk.book.gone(ONE)
+    [end] = desk.ends()
+    assert end.how is How.FAILED
+    assert end.diagnosis is not None
+    assert end.diagnosis.reason is Reason.POD_DELETED
+
+
+def test_a_pod_that_another_scheduler_took_is_forgotten_in_silence(desk: Desk) -> None:
+    desk.book.changed(running())
+    desk.book.removed(running())
+    assert desk.orders == [(Order.LOOK_UP, ONE)]
+    desk.book.forget(ONE)
+    assert desk.ends() == []
+
+
+def test_a_removal_that_shows_the_end_needs_no_look_up(desk: Desk) -> None:
+    desk.book.changed(running())
+    desk.book.removed(succeeded())
+    assert desk.ends() == [Ended(ONE, How.SUCCEEDED)]
+    assert desk.orders == []
+
+
+def test_a_withdrawn_pod_ends_as_cancelled_however_its_process_ends(desk: Desk) -> None:
+    desk.book.changed(running())
+    assert desk.book.cancel(ONE)
+    assert desk.book.cancel(ONE)
+    assert desk.orders == [(Order.DELETE, ONE)]
+    desk.book.changed(pod(ONE, "Failed", terminated={"exitCode": 143}))
+    assert desk.ends() == [Ended(ONE, How.CANCELLED)]
+
+
+def test_a_withdrawal_after_the_end_repeats_the_end(desk: Desk) -> None:
+    desk.book.changed(succeeded())
+    assert desk.book.cancel(ONE)
+    assert desk.ends() == [Ended(ONE, How.SUCCEEDED)] * 2
+    assert desk.orders == []
+
+
+def test_nothing_is_known_of_a_stranger(desk: Desk) -> None:
+    assert not desk.book.cancel(ONE)
+    assert not desk.book.repeat(ONE)
+    desk.book.release([ONE])
+    desk.book.gone(ONE)
+    assert (desk.said, desk.orders) == ([], [])
+
+
+def test_a_fatal_wait_condemns_once_and_is_the_reason_of_the_end(desk: Desk) -> None:
+    bad = pod(waiting={"reason": "InvalidImageName", "message": "no"})
+    desk.book.changed(bad)
+    desk.book.changed(bad)
+    assert desk.orders == [(Order.DELETE, ONE)]
+    assert desk.ends() == []
+    desk.book.gone(ONE)
+    [end] = desk.ends()
+    assert end.how is How.FAILED
+    assert isinstance(end.diagnosis, Diagnosis)
+    assert end.diagnosis.reason is Reason.IMAGE_PULL
+
+
+def test_a_nodes_limit_on_pulls_is_never_fatal(desk: Desk) -> None:
+    desk.book.changed(pod(waiting={"reason": "InvalidImageName", "message": "pull QPS exceeded"}))
+    assert desk.orders == []
+
+
+def test_an_ended_pod_is_disposed_of_once(desk: Desk) -> None:
+    desk.book.changed(succeeded())
+    desk.book.release([ONE])
+    desk.book.release([ONE])
+    assert desk.orders == [(Order.DISPOSE, ONE)]
+    desk.book.removed(succeeded())
+    assert len(desk.book) == 0
+
+
+def test_a_duplicate_under_another_name_changes_nothing(desk: Desk) -> None:
+    desk.book.changed(running())
+    copy = pod(ONE, "Failed", terminated={"exitCode": 1})
+    copy["metadata"]["name"] = "a-copy-that-somebody-made"
+    desk.book.changed(copy)
+    desk.book.removed(copy)
+    assert desk.ends() == []
+    assert desk.orders == []

@@ -1,0 +1,144 @@
+"""The watch's parser, and what answers of an API server mean: pure, without a server."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_executor.backends.kubernetes.answer import Answer, creation_answer, read_answer
+from hybrid_executor.backends.kubernetes.creation import Gate
+from hybrid_executor.backends.kubernetes.upkeep import delete_options
+from hybrid_executor.backends.kubernetes.watch import Changed, Removed, Stream
+from hybrid_executor.model.attempt import SubmissionId
+from hybrid_executor.model.observation import Rejected, Waiting
+from hybrid_executor.model.reason import Reason
+
+SUBMISSION = SubmissionId("0198f0aa-2b6c-7d3e-8f10-1234567890ab", 1)
+
+
+def line(kind: str, version: str, **more: Any) -> bytes:
+    thing = {"metadata": {"name": f"pod-{version}", "resourceVersion": version}, **more}
+    return json.dumps({"type": kind, "object": thing}).encode() + b"\n"
+
+
+LINES = [
+    line("ADDED", "11"),
+    line("MODIFIED", "12", note="a line break \n inside and an é"),
+    line("BOOKMARK", "19"),
+    line("DELETED", "23"),
+]
+
+
+@given(st.lists(st.integers(min_value=1, max_value=len(b"".join(LINES)) - 1), unique=True).map(sorted))
+def test_events_are_the_same_however_the_bytes_are_cut(cuts: list[int]) -> None:
+    whole, stream = b"".join(LINES), Stream("10")
+    chunks = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    events = [event for chunk in chunks for event in stream.feed(chunk)]
+    assert [(type(e), e.pod["metadata"]["name"]) for e in events] == [
+        (Changed, "pod-11"),
+        (Changed, "pod-12"),
+        (Removed, "pod-23"),
+    ]
+    assert stream.resource_version == "23"
+    assert stream.spoke
+
+
+def test_a_bookmark_moves_the_stream_on_and_counts_as_speech() -> None:
+    stream = Stream("10")
+    assert list(stream.feed(line("BOOKMARK", "15"))) == []
+    assert (stream.resource_version, stream.spoke) == ("15", True)
+
+
+def test_half_a_line_says_nothing_yet() -> None:
+    stream = Stream("10")
+    assert list(stream.feed(LINES[0][:-1])) == []
+    assert (stream.resource_version, stream.spoke) == ("10", False)
+
+
+@pytest.mark.parametrize(
+    "status", [{"code": 410, "reason": "Expired"}, {"code": 410, "reason": "Gone"}, {"reason": "Expired"}]
+)
+def test_an_expiry_inside_the_stream_is_a_410_af44127(status: dict[str, Any]) -> None:
+    error = json.dumps({"type": "ERROR", "object": {"kind": "Status", **status}}).encode()
+    with pytest.raises(Answer) as raised:
+        list(Stream("10").feed(error + b"\n"))
+    assert raised.value.code == 410
+
+
+def test_another_error_inside_the_stream_keeps_its_code() -> None:
+    error = json.dumps({"type": "ERROR", "object": {"code": 500, "reason": "InternalError"}}).encode()
+    with pytest.raises(Answer) as raised:
+        list(Stream("10").feed(error + b"\n"))
+    assert raised.value.is_back_pressure
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "reason"),
+    [
+        (403, 'pods "x" is forbidden: exceeded quota: compute, requested: pods=1', Reason.QUOTA),
+        (403, "pods is forbidden: maximum memory usage per Pod is 1Gi, but limit is 2Gi", Reason.QUOTA),
+        (403, 'pods is forbidden: status unknown for quota: "compute"', Reason.QUOTA),
+        (403, 'pods is forbidden: User "airflow" cannot create resource "pods"', Reason.FORBIDDEN),
+        (401, "Unauthorized", Reason.FORBIDDEN),
+        (404, 'namespaces "airflow" not found', Reason.FORBIDDEN),
+        (409, "the object has been modified", Reason.CONFLICT),
+        (429, "too many requests", Reason.THROTTLED),
+        (500, "etcdserver: leader changed", Reason.API_UNAVAILABLE),
+        (503, "shutting down", Reason.API_UNAVAILABLE),
+    ],
+)
+def test_back_pressure_is_a_wait(code: int, message: str, reason: Reason) -> None:
+    outcome = creation_answer(SUBMISSION, Answer(code, "", message))
+    assert isinstance(outcome, Waiting)
+    assert outcome.reason is reason
+    assert outcome.retry_after_s
+    assert message in outcome.message
+
+
+@pytest.mark.parametrize("code", [400, 413, 422])
+def test_an_invalid_pod_is_a_rejection_with_the_servers_words(code: int) -> None:
+    message = 'Pod "x" is invalid: spec.containers[0].image: Required value'
+    outcome = creation_answer(SUBMISSION, Answer(code, "Invalid", message))
+    assert isinstance(outcome, Rejected)
+    assert "spec.containers[0].image: Required value" in outcome.diagnosis.message
+
+
+@given(st.binary(max_size=200), st.integers(300, 599), st.text(max_size=20))
+def test_any_body_is_read(body: bytes, code: int, retry_after: str) -> None:
+    answer = read_answer(code, body, {"Retry-After": retry_after})
+    assert answer.code == code
+    assert answer.retry_after_s is None or 0 <= answer.retry_after_s <= 300
+
+
+def test_retry_after_is_honoured_up_to_a_limit() -> None:
+    assert read_answer(429, b"", {"Retry-After": "7"}).retry_after_s == 7
+    assert read_answer(429, b"", {"Retry-After": "86400"}).retry_after_s == 300
+
+
+def test_the_gate_closes_longer_with_each_failure_and_opens_again() -> None:
+    now = [100.0]
+    gate = Gate(lambda: now[0])
+    assert gate.wait(SUBMISSION) is None
+    waits = []
+    for _ in range(8):
+        gate.close(Reason.API_UNAVAILABLE, "away", 0.0)
+        wait = gate.wait(SUBMISSION)
+        assert wait is not None
+        assert wait.retry_after_s is not None
+        waits.append(wait.retry_after_s)
+        now[0] += wait.retry_after_s
+        assert gate.wait(SUBMISSION) is None
+    assert waits == sorted(waits)
+    assert waits[-1] == 10.0
+    gate.open()
+    gate.close(Reason.THROTTLED, "asked for patience", 3.0)
+    assert gate.wait(SUBMISSION) == Waiting(
+        SUBMISSION, Reason.THROTTLED, "asked for patience", retry_after_s=3.0
+    )
+
+
+def test_delete_options_take_the_names_of_the_python_client() -> None:
+    given = {"grace_period_seconds": 10, "propagationPolicy": "Foreground"}
+    assert delete_options(given) == {"gracePeriodSeconds": 10, "propagationPolicy": "Foreground"}
