@@ -204,6 +204,42 @@ def ensure_attempt_id(workload: ExecuteTask, session: Session) -> None:
     )
 
 
+def reapply_mutation_hook(workload: ExecuteTask, session: Session) -> None:
+    """Let the site's ``task_instance_mutation_hook`` choose the queue of a retry.
+
+    Airflow 3.3 calls the hook when a task instance is created or cleared and no
+    more when it is retried, so a policy such as "the second try runs in a pod",
+    which its documentation names, has no effect there. Only the queue is taken
+    over. Costs one query per retried task, and nothing where no hook is
+    installed. A hook that raises leaves the queue as it was.
+    """
+    hook = settings.task_instance_mutation_hook
+    if workload.ti.try_number < 2 or getattr(hook, "is_noop", False):
+        return
+    ti = session.get(TaskInstance, workload.ti.id)
+    if ti is None:
+        return
+    try:
+        with session.no_autoflush:
+            hook(ti, dag_run=ti.dag_run)
+        queue = ti.queue
+    except Exception:  # a site's hook may raise anything, and must not stop the scheduler
+        log.warning(
+            "task_instance_mutation_hook failed for %s; its queue stays", workload.ti.key, exc_info=True
+        )
+        return
+    finally:
+        session.expunge(ti)
+    if queue and queue != workload.ti.queue:
+        workload.ti.queue = queue
+        session.execute(
+            update(TaskInstance)
+            .where(TaskInstance.id == workload.ti.id)
+            .values(queue=queue)
+            .execution_options(synchronize_session=False)
+        )
+
+
 def read_adoptable(tis: Sequence[TaskInstance], session: Session) -> dict[str, Attempt]:
     """The attempts of task instances offered for adoption, by task instance id.
 

@@ -201,6 +201,7 @@ class HybridExecutor(BaseExecutor):
         """Route a workload and keep it until the scheduler's transaction has committed; no I/O."""
         if contract.is_task(workload):
             contract.ensure_attempt_id(workload, session)
+            contract.reapply_mutation_hook(workload, session)
         table = self._routing
         attempt = contract.attempt_of(
             workload,
