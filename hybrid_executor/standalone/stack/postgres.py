@@ -59,9 +59,6 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, making the cluster first if there is none; returns when it answers."""
-        if not (self.data / "PG_VERSION").exists():
-            self._initialise()
-        self._clear_stale_lock()
         for _ in range(2 if self._keep_port else 5):
             if not self._keep_port:
                 self.port = choose_port()
@@ -108,7 +105,10 @@ class PostgresServer:
                 connection.exec_driver_sql(statement)
 
     def command(self) -> Command:
-        """What runs the server; for a supervisor that starts it itself."""
+        """What runs the server, after making the cluster if there is none."""
+        if not self.data.exists():
+            self._initialise()
+        self._clear_stale_lock()
         options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
         return Command(
             name="postgres",
@@ -159,14 +159,19 @@ class PostgresServer:
         while time.monotonic() < deadline:
             if self.process.exit_code is not None:
                 return False
-            try:
-                self._ensure_database()
-            except sa.exc.OperationalError:
-                time.sleep(POLL_S)
-            else:
+            if self.answers():
                 return True
+            time.sleep(POLL_S)
         self.process.kill()
         return False
+
+    def answers(self, _since: float = 0.0) -> bool:
+        """Whether it takes connections and holds the database ``airflow``, which this makes if need be."""
+        try:
+            self._ensure_database()
+        except sa.exc.OperationalError:
+            return False
+        return True
 
     def _ensure_database(self) -> None:
         engine = sa.create_engine(

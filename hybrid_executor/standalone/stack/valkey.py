@@ -92,20 +92,21 @@ class ValkeyServer:
             cwd=self.state,
         )
 
-    def _becomes_ready(self) -> bool:
-        client = redis.Redis.from_url(self.url, socket_timeout=2)
-        deadline = time.monotonic() + READY_S
+    def answers(self, _since: float = 0.0) -> bool:
+        """Whether it takes commands and has loaded what it kept."""
         try:
-            while time.monotonic() < deadline:
-                if self.process.exit_code is not None:
-                    return False
-                try:
-                    client.ping()
-                except (redis.ConnectionError, redis.TimeoutError):
-                    time.sleep(POLL_S)
-                else:
-                    return True
-        finally:
-            client.close()
+            with redis.Redis.from_url(self.url, socket_timeout=2) as client:
+                return bool(client.ping())
+        except (redis.ConnectionError, redis.TimeoutError):
+            return False
+
+    def _becomes_ready(self) -> bool:
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            if self.process.exit_code is not None:
+                return False
+            if self.answers():
+                return True
+            time.sleep(POLL_S)
         self.process.kill()
         return False
