@@ -14,13 +14,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from celery import states
+
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.celery.outage import Outage
 from hybrid_executor.backends.celery.queues import Behind, Held, Place, Queued, QueueReader
 from hybrid_executor.backends.celery.results import Result, ResultReader, ResultsUnavailable, observation
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.errors import BrokerUnavailable
-from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Waiting
+from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.naming import celery_task_id
 
@@ -33,6 +35,7 @@ class Why(Enum):
     ADOPT = auto()
     #: The connection broke while it was published.
     DOUBT = auto()
+    #: Revoked, by us or by somebody else: tell when it is gone.
     CANCEL = auto()
 
 
@@ -44,6 +47,8 @@ class _Search:
     due_s: float
     looks: int = 0
     first_missed_s: float | None = None
+    #: Whether its process was ever seen to run.
+    started: bool = False
 
 
 class Lookup:
@@ -55,17 +60,23 @@ class Lookup:
         queues: QueueReader,
         config: CeleryConfig,
         say: Callable[[Observation], None],
+        *,
+        acks_late: bool,
     ) -> None:
         self._results = results
         self._queues = queues
         self._config = config
         self._say = say
+        #: Whether a worker holds the message as long as the task runs.
+        self._acks_late = acks_late
         self._searches: dict[str, _Search] = {}
         self._broker = Outage("the Celery broker (look-up of messages)", config.outage_pause_max_s)
 
-    def add(self, submission: SubmissionId, why: Why, queue: str | None, now_s: float) -> None:
+    def add(
+        self, submission: SubmissionId, why: Why, queue: str | None, now_s: float, *, started: bool = False
+    ) -> None:
         """Look this one up at the next ``step``; replaces an earlier search for it."""
-        search = _Search(submission, why, queue, due_s=now_s)
+        search = _Search(submission, why, queue, due_s=now_s, started=started)
         self._searches[celery_task_id(submission)] = search
 
     def drop(self, submission: SubmissionId) -> None:
@@ -88,9 +99,8 @@ class Lookup:
         for search in due.values():
             search.due_s = now_s + self._config.look_again_s
         results, store_away = self._read_results(list(due))
-        self._answer_results(due, results)
-        rest = {task_id: search for task_id, search in due.items() if task_id not in results}
-        places = self._find(rest, now_s)
+        rest = self._answer_results(due, results)
+        places = self._find(rest, results, now_s)
         if places is not None:
             self._answer_places(rest, places, now_s)
         if store_away:
@@ -104,12 +114,15 @@ class Lookup:
         except ResultsUnavailable as error:
             return {}, error
 
-    def _find(self, searches: Mapping[str, _Search], now_s: float) -> dict[str, Place] | None:
+    def _find(
+        self, searches: Mapping[str, _Search], results: Mapping[str, Result], now_s: float
+    ) -> dict[str, Place] | None:
         """Where their messages are; None while the broker is away."""
         if not searches:
             return {}
         if not self._queues.can_look:
-            return {task_id: Held() for task_id in searches}
+            # A revoked one that never ran is discarded by the worker that gets it.
+            return {t: Held() for t, search in searches.items() if t not in results or search.started}
         try:
             places = self._queues.find({task_id: search.queue for task_id, search in searches.items()})
         except BrokerUnavailable as error:
@@ -123,10 +136,9 @@ class Lookup:
     def _count_missing(self, missing: Mapping[str, _Search], now_s: float) -> None:
         # Read once more: a task may have ended, and its message gone, since the results were read.
         results = self._results.read(list(missing)) if missing else {}
-        self._answer_results(missing, results)
-        for task_id, search in missing.items():
-            if task_id in results:
-                continue
+        for task_id, search in self._answer_results(missing, results).items():
+            if search.why is Why.CANCEL and search.started and not self._acks_late:
+                continue  # its message was gone as soon as it ran
             if search.first_missed_s is None:
                 search.first_missed_s = now_s
             search.looks += 1
@@ -135,22 +147,29 @@ class Lookup:
                 del self._searches[task_id]
                 self._say(_absent(search, self._config))
 
-    def _answer_results(self, searches: Mapping[str, _Search], results: Mapping[str, Result]) -> None:
+    def _answer_results(
+        self, searches: Mapping[str, _Search], results: Mapping[str, Result]
+    ) -> dict[str, _Search]:
+        """Answer what the results tell; returns the rest."""
+        rest = dict(searches)
         for task_id, result in results.items():
             search = searches[task_id]
             seen = observation(search.submission, result)
-            if search.why is Why.CANCEL and not isinstance(seen, Ended):
-                # It runs, and stock does not kill it either: Airflow does, at its next heartbeat.
-                search.due_s = float("inf")
-                continue
-            self._searches.pop(task_id, None)
-            if search.why is Why.CANCEL:
-                self._say(Ended(search.submission, How.CANCELLED, WITHDRAWN))
-                continue
-            if search.why is Why.DOUBT or seen is None:
-                self._say(Accepted(search.submission, task_id))
-            if seen is not None:
-                self._say(seen)
+            search.started = search.started or isinstance(seen, Started)
+            if result.status == states.REVOKED:
+                search.why = Why.CANCEL
+            # A withdrawn one that runs is not killed here: Airflow does that, at its next heartbeat.
+            if search.why is not Why.CANCEL or isinstance(seen, Ended):
+                del rest[task_id]
+                self._answer(task_id, search, seen)
+        return rest
+
+    def _answer(self, task_id: str, search: _Search, seen: Started | Ended | None) -> None:
+        if search.why is Why.DOUBT or seen is None:
+            self._say(Accepted(search.submission, task_id))
+        if seen is not None:
+            self._say(seen)
+        self._searches.pop(task_id, None)
 
     def _answer_places(
         self, searches: Mapping[str, _Search], places: Mapping[str, Place], now_s: float
@@ -175,9 +194,9 @@ class Lookup:
                 del self._searches[task_id]
                 self._say(Ended(search.submission, How.CANCELLED, WITHDRAWN))
         else:
-            # Workers know of the revocation and store REVOKED. Should this one die, the message
-            # comes back to its queue, and is found there.
-            search.due_s = now_s + 10 * self._config.look_again_s
+            # Its worker discards it, or runs it until Airflow stops it. Should the worker die,
+            # the message comes back to its queue and is found there.
+            search.due_s = now_s + self._config.look_again_s
 
 
 def _where(task_id: str, search: _Search, place: Place) -> Observation:

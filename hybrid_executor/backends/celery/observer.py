@@ -13,13 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from celery import states
+
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.celery.lookup import WITHDRAWN, Lookup, Why
 from hybrid_executor.backends.celery.outage import Outage
 from hybrid_executor.backends.celery.queues import QueueReader
 from hybrid_executor.backends.celery.results import ResultReader, ResultsUnavailable, observation
 from hybrid_executor.model.attempt import SubmissionId
-from hybrid_executor.model.observation import Ended, How, Observation, Waiting
+from hybrid_executor.model.observation import Ended, How, Observation, Started, Waiting
 from hybrid_executor.naming import celery_task_id
 
 log = logging.getLogger(__name__)
@@ -58,11 +60,13 @@ class Observer:
         self._tell_backend = say
         self._results = ResultReader(app, config)
         self._queues = QueueReader(app, config)
-        self._lookup = Lookup(self._results, self._queues, config, self._say)
+        acks_late = bool(app.conf.task_acks_late)
+        self._lookup = Lookup(self._results, self._queues, config, self._say, acks_late=acks_late)
         self._outage = Outage("the Celery result store", config.outage_pause_max_s)
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._followed: dict[str, SubmissionId] = {}
         self._queue_of: dict[SubmissionId, str] = {}
+        self._started: set[SubmissionId] = set()
         self._read_at_s = 0.0
         self._away_until_s = 0.0
         self._stopping = threading.Event()
@@ -113,9 +117,13 @@ class Observer:
 
     def _follow(self) -> None:
         for task_id, result in self._results.changes(list(self._followed)).items():
-            submission = self._followed.get(task_id)
-            if submission and (seen := observation(submission, result)):
+            if not (submission := self._followed.get(task_id)):
+                continue
+            if seen := observation(submission, result):
                 self._say(seen)
+            elif result.status == states.REVOKED and not self._lookup.is_cancelled(submission):
+                # Somebody else's revocation. Whether anything still runs is to be found out.
+                self._look_up(submission, Why.CANCEL)
 
     def _pause_s(self, now_s: float) -> float | None:
         """How long to wait for orders; None means until one comes."""
@@ -143,13 +151,19 @@ class Observer:
                 if name:
                     self._queue_of[submission] = name
                 self._followed[celery_task_id(submission)] = submission
-                self._lookup.add(submission, why, self._queue_of.get(submission), time.monotonic())
+                self._look_up(submission, why)
             case Wake():
                 pass
+
+    def _look_up(self, submission: SubmissionId, why: Why) -> None:
+        started = submission in self._started
+        self._lookup.add(submission, why, self._queue_of.get(submission), time.monotonic(), started=started)
 
     def _say(self, seen: Observation) -> None:
         """Pass on what was seen; stop following what is over or has to be sent again."""
         submission = seen.submission
+        if isinstance(seen, Started):
+            self._started.add(submission)
         if isinstance(seen, Ended):
             if self._lookup.is_cancelled(submission) and seen.how is not How.ABSENT:
                 # Airflow stops the process at its next heartbeat, and Celery stores
@@ -159,5 +173,6 @@ class Observer:
         if isinstance(seen, Ended) or (isinstance(seen, Waiting) and seen.retry_after_s is not None):
             self._followed.pop(celery_task_id(submission), None)
             self._queue_of.pop(submission, None)
+            self._started.discard(submission)
             self._results.forget(celery_task_id(submission))
         self._tell_backend(seen)

@@ -143,6 +143,8 @@ class Publisher:
         try:
             options = {**extract_exec_options(self._app.tasks[TASK_NAME]), "queue": submission.attempt.queue}
             expires, hard, soft = (options.pop(k) for k in ("expires", "time_limit", "soft_time_limit"))
+            if isinstance(expires, int | float):
+                options["expiration"] = max(expires, 0)
             arguments = (submission.payload,)
             options = amqp.router.route(options, TASK_NAME, arguments, {})
             message = amqp.create_task_message(

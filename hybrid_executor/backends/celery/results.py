@@ -55,7 +55,11 @@ class Result:
 
 
 def observation(submission: SubmissionId, result: Result) -> Started | Ended | None:
-    """What a result says about a submission; None for states that say nothing."""
+    """What a result says about a submission; None for states that say nothing.
+
+    ``REVOKED`` says nothing: a worker stores it as soon as it hears of a
+    revocation, for tasks that go on running and for messages that it never had.
+    """
     match result.status:
         case states.STARTED:
             return Started(submission, where=_worker(result.value))
@@ -63,9 +67,6 @@ def observation(submission: SubmissionId, result: Result) -> Started | Ended | N
             return Ended(submission, How.SUCCEEDED)
         case states.FAILURE:
             return Ended(submission, How.FAILED, diagnosis(result.value))
-        case states.REVOKED:
-            revoked = Diagnosis(reason=Reason.REVOKED, message="revoked before it ran")
-            return Ended(submission, How.CANCELLED, revoked)
         case _:
             return None
 
