@@ -750,3 +750,15 @@ async def test_a_deleted_namespace_takes_everything_along(client: Client) -> Non
         while (await client.call("GET", f"/api/v1/namespaces/{name}"))[0] != 404:
             await asyncio.sleep(0.05)
     assert (await client.call("GET", f"/api/v1/namespaces/{name}/pods/one"))[0] == 404
+
+
+async def test_null_is_the_same_as_unset(client: Client) -> None:
+    wrong = pod("one")
+    wrong["metadata"] |= {"labels": None, "annotations": None, "finalizers": None}
+    wrong["spec"] |= {"tolerations": None, "volumes": None, "nodeName": None}
+    wrong["spec"]["containers"][0] |= {"resources": None, "env": None}
+    wrong["status"] = None
+    made = await client.ok("POST", client.pods, wrong)
+    assert "nodeName" not in made["spec"]
+    assert made["spec"]["containers"][0]["resources"] == {}
+    await client.ok("DELETE", f"{client.pods}/one")

@@ -1,6 +1,9 @@
 """The embedded API as a process: what a kill leaves, how it ends, what it writes; and the proxy's faults."""
 
+import socket
 import stat
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -76,6 +79,32 @@ def test_no_token_is_written_to_the_log(kube_process: ProcessKube) -> None:
     kube.terminate()
     secrets = [kube.token, (kube.folder / "node-token").read_text()]
     assert not any(secret in kube.log.read_text() for secret in secrets)
+
+
+def test_a_second_server_on_the_same_folder_says_so_and_ends(kube_process: ProcessKube) -> None:
+    command = [sys.executable, "-m", "hybrid_executor.standalone.api", "--state", str(kube_process.folder)]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert second.returncode == 1
+    assert "does another server use this folder?" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert names(kube_process) == []
+
+
+def test_a_port_that_somebody_took_meanwhile_is_replaced_and_published(kube_process: ProcessKube) -> None:
+    kube = kube_process
+    kube.request("POST", PODS, pod("one"))
+    taken = kube._state.port()
+    kube.kill()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", taken))
+        other.listen()
+        # The old port is still published until the new one is bound.
+        (kube.folder / "kubeconfig").unlink()
+        kube.restart()
+        assert kube._state.port() != taken
+        assert f":{kube._state.port()}" in (kube.folder / "kubeconfig").read_text()
+        assert names(kube) == ["one"]
 
 
 # The proxy: what it promises to other tests

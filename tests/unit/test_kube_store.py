@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybrid_executor.standalone.api.deletion import DeleteOptions
 from hybrid_executor.standalone.api.journal import NoJournal, SqliteJournal
 from hybrid_executor.standalone.api.kinds import CONFIGMAPS, KINDS, NAMESPACES, PODS
 from hybrid_executor.standalone.api.problems import Problem
-from hybrid_executor.standalone.api.registry import DeleteOptions, Registry
+from hybrid_executor.standalone.api.registry import Registry
 from hybrid_executor.standalone.api.selectors import Selection, parse_labels
 from hybrid_executor.standalone.api.store import Body, Compacted, Store
 from hybrid_executor.standalone.api.watching import event_lines

@@ -6,6 +6,7 @@ import logging
 import os
 from pathlib import Path
 
+from hybrid_executor.standalone.api.journal import FolderInUse
 from hybrid_executor.standalone.api.server import Server
 
 
@@ -21,7 +22,10 @@ def main() -> None:
     asked = parser.parse_args()
     os.umask(0o077)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(Server(asked.state, asked.port).run_until_signalled())
+    try:
+        asyncio.run(Server(asked.state, asked.port).run_until_signalled())
+    except (FolderInUse, OSError) as unusable:
+        parser.exit(1, f"The embedded Kubernetes API can't start: {unusable}\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from hybrid_executor.standalone.api.store import Key, Saved, Stored
 
+#: A killed server's lock is gone with it; one that is ending needs a moment.
+_LOCK_S = 3.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
     plural TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
@@ -22,6 +24,10 @@ CREATE TABLE IF NOT EXISTS deletions (plural TEXT PRIMARY KEY, revision INTEGER 
 _WRITE = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)"
 _ERASE = "DELETE FROM objects WHERE plural = ? AND namespace = ? AND name = ?"
 _DELETED = "INSERT OR REPLACE INTO deletions VALUES (?, ?)"
+
+
+class FolderInUse(Exception):
+    """Another server has the state folder."""
 
 
 class NoJournal:
@@ -42,11 +48,15 @@ class SqliteJournal:
     """One file, one writer: a second server on the same file is refused by a lock."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=2)
-        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=OFF")
-        self._db.executescript(_SCHEMA)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=_LOCK_S)
+        try:
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=OFF")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.OperationalError as locked:
+            self._db.close()
+            raise FolderInUse(f"{path}: {locked}; does another server use this folder?") from locked
 
     def write(self, plural: str, stored: Stored) -> None:
         """Keep this state of an object."""

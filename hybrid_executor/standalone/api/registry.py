@@ -1,4 +1,4 @@
-"""What each verb does to an object: create, update, delete with grace, bind, evict, collect garbage.
+"""What each verb does to an object: create, update, bind, evict; ``deletion`` does the rest.
 
 Decides over the store and does no other I/O. Called by ``http`` for every
 request that changes something; answers with the object as kept, or raises
@@ -8,14 +8,14 @@ request that changes something; answers with the object as kept, or raises
 import base64
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 from hybrid_executor.standalone.api import defaults, podrules, problems, shapes, validation
-from hybrid_executor.standalone.api.kinds import EVENTS, KINDS, NAMESPACES, PODS, SERVICEACCOUNTS, Kind
-from hybrid_executor.standalone.api.owners import Owners
+from hybrid_executor.standalone.api.deletion import NAMESPACES_AT_START, DeleteOptions, Deletion
+from hybrid_executor.standalone.api.kinds import EVENTS, NAMESPACES, PODS, SERVICEACCOUNTS, Kind
+from hybrid_executor.standalone.api.objects import Objects, timestamp
 from hybrid_executor.standalone.api.selectors import Selection
 from hybrid_executor.standalone.api.store import Body, Key, Store, Stored
 
@@ -23,7 +23,6 @@ Edit = Callable[[Body], Body]
 
 #: What events live for, as in kube-apiserver.
 EVENT_LIFE = timedelta(hours=1)
-NAMESPACES_AT_START = ("default", "kube-system")
 _NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _GENERATED_BASE_MAX = 58
 #: Metadata that only the server writes.
@@ -36,22 +35,6 @@ _OWNED = (
     "selfLink",
 )
 _SPEC_OWNERS = frozenset({"pods"})
-_DONE = frozenset({"Succeeded", "Failed"})
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteOptions:
-    """What a DELETE says besides the name."""
-
-    grace_s: int | None = None
-    uid: str | None = None
-    revision: str | None = None
-    orphan: bool = False
-
-
-def timestamp(moment: datetime) -> str:
-    """RFC 3339 in whole seconds, as Kubernetes writes times."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Registry:
@@ -60,21 +43,27 @@ class Registry:
     def __init__(self, store: Store, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.store = store
         self._now = now
-        self._owners = Owners()
-        for plural, stored in store.everything():
-            self._owners.note(plural, stored)
+        self._objects = Objects(store)
+        self._deletion = Deletion(self._objects, now)
         for name in NAMESPACES_AT_START:
             if store.get(NAMESPACES, ("", name)) is None:
                 self.create(NAMESPACES, "", {"metadata": {"name": name}})
 
-    # Reading
+    # Reading and deleting
 
     def get(self, kind: Kind, key: Key) -> Stored:
         """The object, or 404."""
-        found = self.store.get(kind, key)
-        if found is None:
-            raise problems.not_found(kind, key[1])
-        return found
+        return self._objects.get(kind, key)
+
+    def delete(
+        self, kind: Kind, key: Key, options: DeleteOptions, *, dry_run: bool = False
+    ) -> tuple[Stored, bool]:
+        """Delete, or begin to; answers the object's last state and whether it is gone."""
+        return self._deletion.delete(kind, key, options, dry_run=dry_run)
+
+    def delete_all(self, kind: Kind, selection: Selection, options: DeleteOptions) -> list[Stored]:
+        """Delete everything selected; answers each object's last state."""
+        return self._deletion.delete_all(kind, selection, options)
 
     # Creating
 
@@ -97,7 +86,7 @@ class Registry:
             raise problems.already_exists(kind, key[1])
         if kind is EVENTS:
             self._drop_old_events()
-        kept = self._keep(kind, key, body, dry_run=dry_run)
+        kept = self._objects.keep(kind, key, body, dry_run=dry_run)
         if kind is NAMESPACES and not dry_run:
             self._give_service_account(key[1])
         return kept
@@ -184,7 +173,7 @@ class Registry:
         for stored in self.store.oldest(EVENTS):
             if stored.body["metadata"]["creationTimestamp"] > oldest:
                 return
-            self._erase(EVENTS, stored)
+            self._deletion.erase(EVENTS, stored)
 
     # Changing
 
@@ -205,11 +194,11 @@ class Registry:
         self._refuse_invalid(kind, key, after)
         self._refuse_changed_spec(kind, before, after)
         if self._may_go(kind, after):
-            return self._erase(kind, before) if not dry_run else before
+            return self._deletion.erase(kind, before) if not dry_run else before
         metadata["resourceVersion"] = before.body["metadata"]["resourceVersion"]
         if after == before.body:
             return before
-        return self._keep(kind, key, after, dry_run=dry_run)
+        return self._objects.keep(kind, key, after, dry_run=dry_run)
 
     @staticmethod
     def _same_object(kind: Kind, before: Stored, after: Body) -> None:
@@ -252,16 +241,6 @@ class Registry:
         waiting = "deletionTimestamp" in metadata and not metadata.get("finalizers")
         return waiting and not metadata.get("deletionGracePeriodSeconds") and kind is not NAMESPACES
 
-    def _keep(self, kind: Kind, key: Key, body: Body, *, dry_run: bool = False) -> Stored:
-        if dry_run:
-            return Stored(key, 0, body, b"")
-        before = self.store.get(kind, key)
-        if before is not None:
-            self._owners.forget(kind.plural, before)
-        stored = self.store.put(kind, key, body)
-        self._owners.note(kind.plural, stored)
-        return stored
-
     # Binding and eviction
 
     def bind(self, key: Key, body: Mapping[str, Any], *, dry_run: bool = False) -> None:
@@ -280,7 +259,7 @@ class Registry:
             raise problems.conflict(PODS, key[1], why)
         after["spec"]["nodeName"] = node
         self._set_condition(after, self._condition("PodScheduled", "True"))
-        self._keep(PODS, key, after, dry_run=dry_run)
+        self._objects.keep(PODS, key, after, dry_run=dry_run)
 
     @staticmethod
     def _set_condition(body: Body, condition: Body) -> None:
@@ -292,7 +271,7 @@ class Registry:
     def evict(self, key: Key, options: DeleteOptions, *, dry_run: bool = False) -> None:
         """Delete a pod through the eviction API, marking it as disrupted first."""
         before = self.get(PODS, key)
-        self._check_preconditions(PODS, before, options)
+        self._deletion.check_preconditions(PODS, before, options)
         if dry_run:
             return
         after = before.draft()
@@ -305,119 +284,5 @@ class Registry:
                 message="Eviction API: evicting",
             ),
         )
-        self._keep(PODS, key, after)
+        self._objects.keep(PODS, key, after)
         self.delete(PODS, key, DeleteOptions(grace_s=options.grace_s))
-
-    # Deleting
-
-    def delete(
-        self, kind: Kind, key: Key, options: DeleteOptions, *, dry_run: bool = False
-    ) -> tuple[Stored, bool]:
-        """Delete, or begin to; answers the object's last state and whether it is gone."""
-        before = self.get(kind, key)
-        self._check_preconditions(kind, before, options)
-        if dry_run:
-            return before, True
-        if kind is NAMESPACES:
-            return self._terminate_namespace(before)
-        grace = self._grace_s(kind, before, options)
-        if grace == 0 and not before.body["metadata"].get("finalizers"):
-            return self._erase(kind, before, orphan=options.orphan), True
-        return self._mark_deleted(kind, before, grace), False
-
-    @staticmethod
-    def _check_preconditions(kind: Kind, before: Stored, options: DeleteOptions) -> None:
-        metadata = before.body["metadata"]
-        for label, wanted, actual in (
-            ("UID", options.uid, metadata["uid"]),
-            ("ResourceVersion", options.revision, metadata["resourceVersion"]),
-        ):
-            if wanted is not None and wanted != actual:
-                text = f"{label} in precondition: {wanted}, {label} in object meta: {actual}"
-                raise problems.conflict(kind, before.key[1], f"Precondition failed: {text}")
-
-    @staticmethod
-    def _grace_s(kind: Kind, before: Stored, options: DeleteOptions) -> int:
-        if kind is not PODS:
-            return 0
-        spec, status = before.body["spec"], before.body.get("status") or {}
-        if not spec.get("nodeName") or status.get("phase") in _DONE:
-            return 0
-        asked = options.grace_s
-        already = before.body["metadata"].get("deletionGracePeriodSeconds")
-        if already is not None:
-            return int(already if asked is None else min(already, max(asked, 0)))
-        grace = int(spec.get("terminationGracePeriodSeconds", 30) if asked is None else asked)
-        return 1 if grace < 0 else grace
-
-    def _mark_deleted(self, kind: Kind, before: Stored, grace_s: int) -> Stored:
-        metadata = before.body["metadata"]
-        if metadata.get("deletionGracePeriodSeconds") == grace_s:
-            return before
-        after = before.draft()
-        after["metadata"] |= {
-            "deletionTimestamp": timestamp(self._now() + timedelta(seconds=grace_s)),
-            "deletionGracePeriodSeconds": grace_s,
-        }
-        if "generation" in metadata:
-            after["metadata"]["generation"] += 1
-        return self._keep(kind, before.key, after)
-
-    def _erase(self, kind: Kind, before: Stored, *, orphan: bool = False) -> Stored:
-        self._owners.forget(kind.plural, before)
-        gone = self.store.remove(kind, before.key, before.draft())
-        self._collect(before.body["metadata"]["uid"], orphan=orphan)
-        if kind.namespaced:
-            self._finish_namespace(before.key[0])
-        return gone
-
-    def delete_all(self, kind: Kind, selection: Selection, options: DeleteOptions) -> list[Stored]:
-        """Delete everything selected; answers each object's last state."""
-        return [
-            self.delete(kind, stored.key, options)[0]
-            for stored in self.store.select(kind, selection)
-            # A former one's end may have taken this one along, as its owner.
-            if self.store.get(kind, stored.key) is not None
-        ]
-
-    # Namespaces
-
-    def _terminate_namespace(self, before: Stored) -> tuple[Stored, bool]:
-        name = before.key[1]
-        if name in NAMESPACES_AT_START:
-            raise problems.forbidden(NAMESPACES, name, "this namespace may not be deleted")
-        if "deletionTimestamp" not in before.body["metadata"]:
-            after = before.draft()
-            after["metadata"] |= {"deletionTimestamp": timestamp(self._now())}
-            after["status"] = {"phase": "Terminating"}
-            before = self._keep(NAMESPACES, before.key, after)
-        for kind in KINDS:
-            if kind.namespaced:
-                self.delete_all(kind, Selection(namespace=name), DeleteOptions())
-        self._finish_namespace(name)
-        return before, False
-
-    def _finish_namespace(self, name: str) -> None:
-        space = self.store.get(NAMESPACES, ("", name))
-        if space is None or "deletionTimestamp" not in space.body["metadata"]:
-            return
-        if not any(self.store.count(kind, name) for kind in KINDS if kind.namespaced):
-            self._owners.forget(NAMESPACES.plural, space)
-            self.store.remove(NAMESPACES, space.key, space.draft())
-
-    # Owners
-
-    def _collect(self, uid: str, *, orphan: bool) -> None:
-        """Delete what has lost its last owner, or cut it loose if it is to be orphaned."""
-        for plural, key in self._owners.dependents(uid):
-            kind = next(kind for kind in KINDS if kind.plural == plural)
-            before = self.store.get(kind, key)
-            if before is None:
-                continue
-            after = before.draft()
-            owners = after["metadata"]["ownerReferences"]
-            after["metadata"]["ownerReferences"] = [owner for owner in owners if owner["uid"] != uid]
-            if after["metadata"]["ownerReferences"] or orphan:
-                self._keep(kind, key, after)
-            else:
-                self.delete(kind, key, DeleteOptions())

@@ -12,9 +12,10 @@ from typing import Any, Final
 from aiohttp import web
 
 from hybrid_executor.standalone.api import patches, problems
+from hybrid_executor.standalone.api.deletion import DeleteOptions
 from hybrid_executor.standalone.api.paths import Place
 from hybrid_executor.standalone.api.problems import Problem
-from hybrid_executor.standalone.api.registry import DeleteOptions, Edit
+from hybrid_executor.standalone.api.registry import Edit
 from hybrid_executor.standalone.api.selectors import Selection, SelectorError, parse_fields, parse_labels
 from hybrid_executor.standalone.api.store import Body
 
