@@ -22,6 +22,7 @@ from hybrid_executor.ledger.rows import row_of
 from hybrid_executor.ledger.tables import metadata, submission
 from hybrid_executor.model.errors import LedgerUnavailable
 from hybrid_executor.model.record import Change
+from hybrid_executor.standalone.stack.postgres import PostgresServer
 from tests.contract.ledger_suite import START, Harness, LedgerSuite, Transaction, a_full_record, a_record
 
 
@@ -201,6 +202,21 @@ class TestPostgres(DatabaseSuite):
             call()
         assert harness.ledger.find([record.id.attempt_id])[record.id.attempt_id].exit_code == 0
 
+    def test_a_server_that_is_killed_and_comes_back_is_used_again(self, own_postgres: PostgresServer) -> None:
+        engine = create_engine(own_postgres.dsn)
+        metadata.create_all(engine)
+        ledger, record = DatabaseLedger(engine), a_record()
+        ledger.record([record], [])
+        own_postgres.kill()
+        with pytest.raises(LedgerUnavailable):
+            ledger.record([], [Change(id=record.id, exit_code=0)])
+        own_postgres.start()
+        ledger.record([], [Change(id=record.id, exit_code=0)])
+        own_postgres.kill()
+        own_postgres.start()
+        assert ledger.find([record.id.attempt_id]) == {record.id.attempt_id: replace(record, exit_code=0)}
+        engine.dispose()
+
     def test_a_database_that_is_away_is_a_reason_to_wait(self, harness: DatabaseHarness) -> None:
         nobody = create_engine(harness.engine.url.set(port=1))
         with pytest.raises(LedgerUnavailable, match="away or busy") as raised:
@@ -242,17 +258,10 @@ class TestMysqlDialect:
         assert sql.endswith("AND hybrid_submission.ended_at IS NULL")
 
     def test_the_open_rows_have_an_index_although_it_cannot_be_partial(self) -> None:
-        dialect = mysql.dialect()
-        opened = [
-            str(CreateIndex(index).compile(dialect=dialect))
-            for index in submission.indexes
-            if index.name == "hybrid_submission_open_idx"
-            and (index._ddl_if is None or index._ddl_if.callable_(None, None, None, dialect=dialect))
-        ]
-        assert opened == [
-            "CREATE INDEX hybrid_submission_open_idx"
-            " ON hybrid_submission (ended_at, queued_at, scheduler_job)"
-        ]
+        (index,) = (index for index in submission.indexes if index.name == "hybrid_submission_open_idx")
+        columns = "(ended_at, queued_at, scheduler_job)"
+        sql = str(CreateIndex(index).compile(dialect=mysql.dialect()))
+        assert sql == f"CREATE INDEX hybrid_submission_open_idx ON hybrid_submission {columns}"
 
     def test_times_are_kept_to_the_microsecond(self) -> None:
         assert submission.c.queued_at.type.compile(dialect=mysql.dialect()) == "DATETIME(6)"

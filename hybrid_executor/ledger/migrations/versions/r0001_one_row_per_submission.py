@@ -58,18 +58,11 @@ def upgrade() -> None:
     )
     op.create_index("hybrid_submission_task_idx", TABLE, ["dag_id", "run_id", "task_id", "map_index"])
     op.create_index("hybrid_submission_queued_at_idx", TABLE, ["queued_at"])
-    _create_open_index()
-
-
-def _create_open_index() -> None:
-    if op.get_context().dialect.name in ("mysql", "mariadb"):
-        op.create_index("hybrid_submission_open_idx", TABLE, ["ended_at", "queued_at", "scheduler_job"])
-        return
     is_open = sa.text("ended_at IS NULL")
     op.create_index(
         "hybrid_submission_open_idx",
         TABLE,
-        ["queued_at", "scheduler_job"],
+        ["ended_at", "queued_at", "scheduler_job"],
         postgresql_where=is_open,
         sqlite_where=is_open,
     )
