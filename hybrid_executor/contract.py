@@ -17,11 +17,11 @@ from airflow import __version__, settings
 from airflow.api_fastapi.auth.tokens import JWTGenerator
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
 from airflow.executors.workloads.types import state_class_for_key
-from airflow.jobs.job import Job
+from airflow.jobs.job import Job, JobState
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.session import create_session
-from airflow.utils.state import JobState, TaskInstanceState
+from airflow.utils.state import TaskInstanceState
 from sqlalchemy import Engine, or_, select, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session

@@ -2,7 +2,12 @@
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.kube", "tests.fixtures.node"]
+pytest_plugins = [
+    "tests.fixtures.airflow_side",
+    "tests.fixtures.servers",
+    "tests.fixtures.kube",
+    "tests.fixtures.node",
+]
 
 # A busy machine makes an example slow, not wrong.
 settings.register_profile("no deadline", deadline=None)
