@@ -6,6 +6,8 @@ it imports nothing of Airflow and nothing heavy.
 
 from typing import Any
 
+from hybrid_executor.options import OPTIONS, SECTION, SECTION_DESCRIPTION
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata; the entry point ``apache_airflow_provider`` names this."""
@@ -14,6 +16,12 @@ def get_provider_info() -> dict[str, Any]:
         "name": "Hybrid executor",
         "description": "One executor, two backends: Kubernetes pods by queue, Celery workers for the rest.",
         "executors": ["hybrid_executor.HybridExecutor"],
-        "cli": [],
+        "cli": ["hybrid_executor.cli.definition.get_cli_commands"],
+        "config": {
+            SECTION: {
+                "description": SECTION_DESCRIPTION,
+                "options": {option.name: option.metadata() for option in OPTIONS},
+            }
+        },
         "db-managers": ["hybrid_executor.ledger.manager.LedgerDBManager"],
     }

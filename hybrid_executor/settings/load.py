@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 OUR_PATHS = frozenset({"hybrid_executor.HybridExecutor", "hybrid_executor.executor.HybridExecutor"})
 #: As in the Celery provider, where the broker has a visibility timeout at all.
 VISIBILITY_TIMEOUT_S = 86400
+#: The Celery provider's default of ``[celery_kubernetes_executor] kubernetes_queue``.
+AIRFLOW2_QUEUE = "kubernetes"
 
 
 def load_settings(conf: "AirflowConfigParser | None" = None) -> Settings:
@@ -37,6 +39,10 @@ def _settings(read: Reader) -> Settings:
     queues, airflow2_queue = _kubernetes_queues(read)
     return Settings(
         executor_string=executor,
+        signing_key_is_set=any(
+            read.text("api_auth", option) for option in ("jwt_secret", "jwt_private_key_path")
+        ),
+        executor_names=_executor_names(executor),
         other_executors=_other_executors(read, executor),
         multi_team=_multi_team(read),
         parallelism=read.integer("core", "parallelism", 32, least=1),
@@ -102,7 +108,7 @@ def _kubernetes_queues(read: Reader) -> tuple[tuple[str, ...], str | None]:
     """
     old, new = ("celery_kubernetes_executor", "kubernetes_queue"), (SECTION, "kubernetes_queues")
     queues = read.listed(*new, default(new[1]))
-    if not read.is_set(*old):
+    if not read.is_set(*old, AIRFLOW2_QUEUE):
         return queues, None
     queue = read.text(*old)
     if not queue:
@@ -110,7 +116,7 @@ def _kubernetes_queues(read: Reader) -> tuple[tuple[str, ...], str | None]:
     read.notes.append(
         f"{read.name(*old)} is deprecated; add {queue!r} to [{SECTION}] kubernetes_queues and remove it"
     )
-    return (queues if read.is_set(*new) else ()), queue
+    return (queues if read.is_set(*new, default(new[1])) else ()), queue
 
 
 def _routes_file(read: Reader) -> str | None:
@@ -131,14 +137,26 @@ def _multi_team(read: Reader) -> bool:
     return multi_team
 
 
+def _entries(configured: str) -> list[tuple[str, str]]:
+    """(alias, path) of every executor of ``[core] executor``; of teams too, which start with ``team=``."""
+    names = (name.strip() for group in configured.split(";") for name in group.rpartition("=")[2].split(","))
+    return [(alias, path) for alias, _, path in (name.rpartition(":") for name in names if name)]
+
+
+def _executor_names(configured: str) -> tuple[str, ...]:
+    ours = [entry for entry in _entries(configured) if entry[1] in OUR_PATHS]
+    return tuple(dict.fromkeys(name for entry in ours for name in entry if name))
+
+
 def _other_executors(read: Reader, configured: str) -> tuple[str, ...]:
-    others = tuple(
-        name
-        for group in configured.split(";")
-        for name in map(str.strip, group.rpartition("=")[2].split(","))
-        if name and name.rpartition(":")[2] not in OUR_PATHS
-    )
-    if others:
+    others = tuple(alias or path for alias, path in _entries(configured) if path not in OUR_PATHS)
+    if not _executor_names(configured):
+        read.problem(
+            "core",
+            "executor",
+            f"is {configured!r}, which is not the hybrid executor; set it to hybrid_executor.HybridExecutor",
+        )
+    elif others:
         read.problem(
             "core",
             "executor",

@@ -39,9 +39,14 @@ class Reader:
         self.problems: list[str] = []
         self.notes: list[str] = []
 
-    def is_set(self, section: str, option: str) -> bool:
-        """Whether the user set it, by file or by environment; a provider's default doesn't count."""
-        return env_name(section, option) in os.environ or ConfigParser.has_option(self._conf, section, option)
+    def is_set(self, section: str, option: str, default: str) -> bool:
+        """Whether the user chose it. A provider's default is always there, and Airflow writes it out.
+
+        So the default found in a file may be one that ``airflow`` generated, and proves nothing.
+        """
+        if env_name(section, option) in os.environ:
+            return True
+        return ConfigParser.has_option(self._conf, section, option) and self.text(section, option) != default
 
     def options_set(self, section: str) -> list[str]:
         """The options of a section that the user set, known or not."""

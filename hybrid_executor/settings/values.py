@@ -16,7 +16,11 @@ class Settings:
     executor_string: str = "hybrid_executor.HybridExecutor"
     #: What ``executor_string`` names beside this executor.
     other_executors: tuple[str, ...] = ()
+    #: The names by which a task may ask for this executor: alias, path.
+    executor_names: tuple[str, ...] = ("hybrid_executor.HybridExecutor",)
     multi_team: bool = False
+    #: Whether ``[api_auth]`` holds the key that signs the tasks' tokens.
+    signing_key_is_set: bool = False
     parallelism: int = 32
     default_queue: str = "default"
     task_queued_timeout_s: float = 600.0
@@ -51,3 +55,7 @@ class Settings:
     problems: tuple[str, ...] = ()
     #: What works today and should be changed, one line each.
     notes: tuple[str, ...] = ()
+
+    def is_ours(self, executor: str) -> bool:
+        """Whether ``executor``, as a task or a row names it, is this executor."""
+        return executor in self.executor_names

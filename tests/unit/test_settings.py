@@ -40,7 +40,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
 
 
 def test_nothing_but_the_executor_needs_to_be_set(load: Load) -> None:
-    settings = load()
+    settings = load(API_AUTH__JWT_SECRET="")
     assert settings.problems == ()
     assert settings.notes == ()
     assert settings == Settings(celery=settings.celery, kubernetes=KubernetesConfig())
@@ -234,12 +234,23 @@ def test_this_executor_is_known_by_alias_and_by_its_full_path(load: Load, execut
     settings = load(executor=executor)
     assert settings.other_executors == ()
     assert settings.executor_string == executor
+    assert all(settings.is_ours(name) for name in executor.split(":"))
 
 
 def test_an_executor_beside_ours_is_warned_about(load: Load) -> None:
     settings = load(executor="hybrid_executor.HybridExecutor, LocalExecutor")
     assert settings.other_executors == ("LocalExecutor",)
     assert "LocalExecutor is configured beside the hybrid executor" in settings.problems[0]
+
+
+def test_another_executor_in_our_place_is_a_problem(load: Load) -> None:
+    settings = load(executor="LocalExecutor")
+    assert settings.problems == (
+        (
+            "[core] executor (set by AIRFLOW__CORE__EXECUTOR): is 'LocalExecutor', which is not the hybrid"
+            " executor; set it to hybrid_executor.HybridExecutor"
+        ),
+    )
 
 
 def test_multi_team_is_refused_in_clear_words(load: Load) -> None:
@@ -259,6 +270,15 @@ def backend(settings: Settings, queue: str) -> BackendName:
 def test_the_providers_default_of_airflow_2s_queue_counts_as_not_set(load: Load) -> None:
     assert conf.get("celery_kubernetes_executor", "kubernetes_queue") == "kubernetes"
     assert load().airflow2_kubernetes_queue is None
+
+
+def test_an_airflow_cfg_with_all_defaults_written_out_sets_nothing(load: Load) -> None:
+    settings = load(
+        "[celery_kubernetes_executor]\nkubernetes_queue = kubernetes\n"
+        "[hybrid_executor]\nkubernetes_queues = gpu-*\n"
+    )
+    assert settings.notes == ()
+    assert backend(settings, "kubernetes") is BackendName.CELERY
 
 
 def test_airflow_2s_queue_is_honoured_with_one_note(load: Load) -> None:

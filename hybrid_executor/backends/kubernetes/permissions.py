@@ -1,0 +1,60 @@
+"""Asks the API server whether it answers and what it lets the executor do with pods.
+
+Reads only: an access review stores nothing. Called by ``airflow hybrid
+doctor``; the backend itself never asks, because an answer may change.
+"""
+
+from hybrid_executor.backends.kubernetes.answer import Answer
+from hybrid_executor.backends.kubernetes.client import PodApi
+from hybrid_executor.model.errors import ApiUnavailable
+
+#: (verb, resource, subresource) of everything that the backend does.
+NEEDED = (
+    ("create", "pods", ""),
+    ("get", "pods", ""),
+    ("list", "pods", ""),
+    ("watch", "pods", ""),
+    ("patch", "pods", ""),
+    ("delete", "pods", ""),
+    ("get", "pods", "log"),
+)
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+class Permissions(PodApi):
+    """Access reviews over the same connection settings as the backend's."""
+
+    async def missing(self, namespace: str | None) -> list[str]:
+        """What is not allowed in a namespace (None: in all), e.g. ``get pods/log``.
+
+        An API server without access reviews is asked for a list of pods, which
+        raises if that is not allowed. Raises ``ApiUnavailable``, also for a no.
+        """
+        try:
+            return await self._reviewed(namespace)
+        except Answer as answer:
+            if answer.code != 404:
+                raise ApiUnavailable(f"it refuses: {answer}") from answer
+        try:
+            async for _ in self.pages(namespace, "kubernetes_executor=True"):
+                break
+        except Answer as answer:
+            raise ApiUnavailable(f"it refuses to list pods: {answer}") from answer
+        return []
+
+    async def _reviewed(self, namespace: str | None) -> list[str]:
+        return [
+            f"{verb} {'/'.join(filter(None, (resource, sub)))}"
+            for verb, resource, sub in NEEDED
+            if not await self._allowed(namespace, verb, resource, sub)
+        ]
+
+    async def _allowed(self, namespace: str | None, verb: str, resource: str, sub: str) -> bool:
+        attributes = {"verb": verb, "resource": resource, "subresource": sub, "namespace": namespace or ""}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {name: value for name, value in attributes.items() if value}},
+        }
+        answer = await self._json("POST", _REVIEWS, body=review)
+        return bool(answer.get("status", {}).get("allowed"))

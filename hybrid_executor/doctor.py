@@ -1,0 +1,228 @@
+"""Checks everything that the executor needs: settings, files, versions, connections, permissions, migrations.
+
+Each check is a function that yields findings, looks but never changes
+anything, waits a few seconds at most, and prints no secret. Called by
+``airflow hybrid doctor``.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from uuid import uuid4
+
+from packaging.requirements import Requirement
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from hybrid_executor import contract
+from hybrid_executor.backends.celery.app import provider_app
+from hybrid_executor.backends.celery.redaction import error_text, redacted
+from hybrid_executor.backends.kubernetes.permissions import Permissions
+from hybrid_executor.ledger.revisions import current_problem
+from hybrid_executor.model.attempt import BackendName
+from hybrid_executor.model.errors import ConfigError, HybridExecutorError
+from hybrid_executor.pods.template import parse_template
+from hybrid_executor.routing import RoutingTable
+from hybrid_executor.settings import Settings, load_routing
+
+DISTRIBUTION = "airflow-hybrid-executor"
+#: Longest wait for one answer from outside.
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report: what was looked at, and what is wrong with it (None: nothing)."""
+
+    check: str
+    problem: str | None = None
+    #: Where nothing is wrong: what is worth knowing.
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.problem is None
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Run every check; a finding comes as soon as it is known."""
+    yield from _settings(settings)
+    yield _versions()
+    table = yield from _routes(settings)
+    yield from _pod_templates(settings, table)
+    yield from _celery(settings)
+    if table is None or any(rule.route.backend is BackendName.KUBERNETES for rule in table.rows()):
+        yield from _kubernetes(settings)
+    yield from _database(settings)
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    for problem in settings.problems:
+        yield Finding("settings", problem)
+    if not settings.problems:
+        yield Finding("settings", note="; ".join(settings.notes))
+    yield Finding(
+        "token key",
+        None
+        if settings.signing_key_is_set
+        else "[api_auth] jwt_secret: is not set, so each process makes up its own and no task can start;"
+        " set the same long random value for every component",
+    )
+
+
+def _versions() -> Finding:
+    problems = []
+    try:
+        needed = [Requirement(line) for line in requires(DISTRIBUTION) or ()]
+    except PackageNotFoundError:
+        return Finding("versions", f"{DISTRIBUTION} is not installed as a package; install it with pip")
+    for requirement in needed:
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            have = version(requirement.name)
+        except PackageNotFoundError:
+            problems.append(f"{requirement} is not installed")
+            continue
+        if not requirement.specifier.contains(have, prereleases=True):
+            problems.append(f"{requirement.name} is {have}, needed is {requirement.specifier}")
+    return Finding("versions", f"{'; '.join(problems)}; install what is needed" if problems else None)
+
+
+def _routes(settings: Settings) -> Generator[Finding, None, RoutingTable | None]:
+    """Return the table besides, or None."""
+    try:
+        table = load_routing(settings)
+    except ConfigError as error:
+        for problem in error.problems:
+            yield Finding("routes", problem)
+        return None
+    yield Finding("routes", note=settings.routes_file or "no routes file")
+    return table
+
+
+def _pod_templates(settings: Settings, table: RoutingTable | None) -> Iterator[Finding]:
+    paths = {settings.pod_template_file: "[kubernetes_executor] pod_template_file"}
+    for rule in table.rows() if table else ():
+        paths.setdefault(rule.route.pod_template_file or "", rule.route.rule)
+    for path, source in paths.items():
+        if path:
+            yield from _pod_template(path, source)
+
+
+def _pod_template(path: str, source: str) -> Iterator[Finding]:
+    name = f"pod template {path}"
+    try:
+        parse_template(Path(path).read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "is not UTF-8 text"
+        yield Finding(name, f"can't be read ({why}); correct the file or {source}")
+    except ConfigError as error:
+        for problem in error.problems:
+            yield Finding(name, problem)
+    else:
+        yield Finding(name)
+
+
+def _celery(settings: Settings) -> Iterator[Finding]:
+    """Broker and result store, through the app that scheduler and workers use."""
+    try:
+        app = provider_app()
+    except ConfigError as error:
+        yield Finding("broker", str(error))
+        return
+    yield _answers("broker", "correct [celery] broker_url or start it", lambda: _reach_broker(app))
+    yield _answers(
+        "result backend",
+        "correct [celery] result_backend or start it",
+        lambda: _reach_results(app, settings),
+    )
+
+
+def _answers(check: str, remedy: str, reach: Callable[[], str]) -> Finding:
+    try:
+        return Finding(check, note=reach())
+    except HybridExecutorError as error:
+        return Finding(check, f"does not answer ({error}); {remedy}")
+
+
+def _reach_broker(app: object) -> str:
+    # Imported here, as by the backend's start: kombu takes its time.
+    from hybrid_executor.backends.celery.broker import broker_errors, open_broker  # noqa: PLC0415
+
+    connection = open_broker(app, TIMEOUT_S)
+    try:
+        with broker_errors(connection):
+            connection.connect()
+            return str(connection.as_uri(include_password=False))
+    finally:
+        with contextlib.suppress(*connection.connection_errors):
+            connection.release()
+
+
+def _reach_results(app: object, settings: Settings) -> str:
+    from hybrid_executor.backends.celery.results import ResultReader  # noqa: PLC0415
+
+    reader = ResultReader(app, replace(settings.celery, read_timeout_s=TIMEOUT_S))
+    try:
+        reader.read([str(uuid4())])
+    finally:
+        reader.close()
+    return ""
+
+
+def _kubernetes(settings: Settings) -> Iterator[Finding]:
+    try:
+        missing = asyncio.run(_missing_permissions(settings))
+    except HybridExecutorError as error:
+        remedy = "check [kubernetes_executor] in_cluster, config_file, the credentials and the API server"
+        yield Finding("Kubernetes API", f"can't be used ({redacted(str(error))}); {remedy}")
+        return
+    yield Finding("Kubernetes API")
+    for scope, verbs in missing.items():
+        problem = f"not allowed: {', '.join(verbs)}; give the scheduler's role these verbs" if verbs else None
+        yield Finding(f"Kubernetes permissions in {scope or 'all namespaces'}", problem)
+
+
+async def _missing_permissions(settings: Settings) -> dict[str | None, list[str]]:
+    api = Permissions(replace(settings.kubernetes, request_timeout_s=TIMEOUT_S))
+    try:
+        return {scope: await api.missing(scope) for scope in settings.kubernetes.watched}
+    finally:
+        await api.close()
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    engine = contract.metadata_engine()
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except SQLAlchemyError as error:
+        remedy = "correct [database] sql_alchemy_conn or start it"
+        yield Finding("metadata database", f"does not answer ({error_text(error)}); {remedy}")
+        return
+    yield Finding("metadata database")
+    yield Finding("ledger", current_problem(engine))
+    yield from _strangers(engine, settings)
+
+
+def _strangers(engine: Engine, settings: Settings) -> Iterator[Finding]:
+    """Unfinished task instances of executors that are configured no more: no scheduler adopts these."""
+    known = {*settings.executor_names, *settings.other_executors}
+    try:
+        counted = contract.unfinished_by_executor(engine)
+    except SQLAlchemyError as error:
+        yield Finding("task instances", f"can't be counted ({error_text(error)}); run airflow db migrate")
+        return
+    strangers = {name: count for name, count in counted.items() if name not in known}
+    for name, count in sorted(strangers.items()):
+        yield Finding(
+            "task instances",
+            f"{count} unfinished name executor {name!r}, which [core] executor no longer has: nobody runs or"
+            f" adopts them; clear them, or keep the name as an alias ({name}:hybrid_executor.HybridExecutor)",
+        )
+    if not strangers:
+        yield Finding("task instances")
