@@ -1,0 +1,110 @@
+"""With a long history behind it, no statement of the ledger reads more than what it is about."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, Executable, create_engine, event, text
+
+from hybrid_executor.ledger import statements
+from hybrid_executor.ledger.rows import change_row_of
+from hybrid_executor.ledger.tables import metadata
+from hybrid_executor.model.attempt import SubmissionId
+from hybrid_executor.model.record import Change
+from tests.fixtures.servers import SharedPostgres
+
+ROWS, OPEN = 200_000, 2_000
+
+#: The newest rows are the open ones, as in life: the oldest open row stands behind all history.
+FILL = f"""
+INSERT INTO hybrid_submission
+    (attempt_id, submission, kind, workload_id, dag_id, task_id, run_id, map_index, try_number,
+     queue, backend, rule, scheduler_job, queued_at, ended_at)
+SELECT md5(g::text)::uuid::text, 1, 'task', md5('w' || g)::uuid::text, 'dag' || g % 100, 'task' || g % 20,
+       'run' || g / 2000, -1, 1, 'default', 'celery', 'default', (g % 5)::text,
+       now() - g * interval '1 second', CASE WHEN g > {OPEN} THEN now() END
+FROM generate_series(1, {ROWS}) AS g
+"""  # noqa: S608
+
+
+@pytest.fixture(scope="module")
+def history(postgres: SharedPostgres) -> Iterator[Engine]:
+    with postgres.fresh_database() as dsn:
+        engine = create_engine(dsn)
+        metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(text(FILL))
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE hybrid_submission"))
+        yield engine
+        engine.dispose()
+
+
+def ids(engine: Engine, count: int) -> list[str]:
+    """Attempts that are open, spread over the open rows."""
+    query = text("SELECT attempt_id FROM hybrid_submission WHERE ended_at IS NULL ORDER BY 1 LIMIT :count")
+    with engine.connect() as connection:
+        return list(connection.scalars(query, {"count": count}))
+
+
+def plan(connection: Connection, statement: Executable, parameters: Any = None) -> dict[str, Any]:
+    """Run the statement under EXPLAIN ANALYZE and return the plan's root."""
+
+    def explained(_connection: Any, _cursor: Any, sql: str, values: Any, *_: Any) -> tuple[str, Any]:
+        return f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", values
+
+    event.listen(connection, "before_cursor_execute", explained, retval=True)
+    try:
+        answer = connection.execute(statement, parameters)
+        rows = answer.cursor.fetchone()[0]
+    finally:
+        event.remove(connection, "before_cursor_execute", explained)
+    connection.rollback()
+    return (json.loads(rows) if isinstance(rows, str) else rows)[0]["Plan"]
+
+
+def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", []):
+        yield from nodes(child)
+
+
+def rows_read(root: dict[str, Any]) -> float:
+    """Rows of the table that the plan has looked at."""
+    return sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in nodes(root)
+        if node.get("Relation Name") == "hybrid_submission" and "Scan" in node["Node Type"]
+    )
+
+
+def assert_bounded(root: dict[str, Any], at_most: int) -> None:
+    assert not [node for node in nodes(root) if node["Node Type"] == "Seq Scan"], json.dumps(root, indent=1)
+    assert rows_read(root) <= at_most, json.dumps(root, indent=1)
+
+
+@pytest.mark.parametrize("count", [1, 16, 1_000])
+def test_a_look_up_reads_what_it_looks_up(history: Engine, count: int) -> None:
+    attempts = ids(history, count)
+    with history.connect() as connection:
+        assert_bounded(plan(connection, statements.by_attempt(attempts)), count)
+
+
+@pytest.mark.parametrize("count", [1, 16, 1_000])
+def test_a_change_reads_open_rows_alone(history: Engine, count: int) -> None:
+    rows = [
+        change_row_of(Change(id=SubmissionId(attempt, 1), exit_code=0)) for attempt in ids(history, count)
+    ]
+    parameters = statements.parameters("postgresql", rows)
+    with history.connect() as connection:
+        assert_bounded(plan(connection, statements.locking(), parameters), OPEN)
+        assert_bounded(plan(connection, statements.changing("postgresql"), parameters), OPEN)
+
+
+@pytest.mark.parametrize("owners", [[], ["1", "2"], ["0", "1", "2", "3", "4"]])
+def test_the_rows_of_dead_schedulers_are_found_without_their_history(
+    history: Engine, owners: list[str]
+) -> None:
+    with history.connect() as connection:
+        assert_bounded(plan(connection, statements.open_of_others(owners, 100)), OPEN)
