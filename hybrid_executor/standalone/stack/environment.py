@@ -50,6 +50,11 @@ class Setup:
         return self.state / "kubernetes" / "kubeconfig"
 
     @property
+    def data(self) -> Path:
+        """Files that example tasks hand to each other; workers and pods share it."""
+        return self.state / "data"
+
+    @property
     def airflow_url(self) -> str:
         return f"http://{LOOPBACK}:{self.api_port}"
 
@@ -78,6 +83,9 @@ def task_environment(setup: Setup) -> dict[str, str]:
         option("core", "load_examples"): "False",
         option("core", "execution_api_server_url"): f"{setup.airflow_url}/execution/",
         option("logging", "base_log_folder"): str(setup.state / "task-logs"),
+        "HYBRID_EXAMPLE_FOLDER": str(setup.data),
+        # Where the folder of DAGs brings a cluster policy along.
+        "PYTHONPATH": str(setup.dags / "policy"),
         # A task's process lingers for up to this long after its end.
         option("workers", "min_heartbeat_interval"): "1",
     }

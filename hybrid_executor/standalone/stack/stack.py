@@ -179,9 +179,12 @@ class Stack:
         ]
 
     def _runner(self) -> Service:
+        folder = self.setup.kubeconfig.parent
         command = self._python(
             "runner", "hybrid_executor.standalone.runner", "--kubeconfig", str(self.setup.kubeconfig),
-            "--bind", "--prefix", sys.prefix, "--root", str(self.setup.state / "node"),
+            "--state", str(self.setup.state / "node"), "--name", "embedded", "--bind", "--prefix", sys.prefix,
+            "--node-token", str(folder / "node-token"), "--tls-cert", str(folder / "node.crt"),
+            "--tls-key", str(folder / "node.key"),
         )  # fmt: skip
         return Service(
             name="runner",
@@ -233,7 +236,13 @@ class Stack:
 
     def _write_files(self) -> None:
         setup = self.setup
-        for folder in (setup.home, setup.state / "flower", setup.state / "task-logs", setup.state / "logs"):
+        for folder in (
+            setup.home,
+            setup.data,
+            setup.state / "flower",
+            setup.state / "task-logs",
+            setup.state / "logs",
+        ):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Airflow would write its defaults, keys included, where it finds no file.
         write_private(setup.home / "airflow.cfg", "# Settings come from the environment of each process.\n")

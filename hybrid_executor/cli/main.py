@@ -1,0 +1,41 @@
+"""The console script ``hybrid-executor``: what does not need a configured Airflow.
+
+``hybrid-executor standalone`` runs the whole product on this machine. Commands
+that read Airflow's settings are in Airflow's own command line (``airflow hybrid``).
+"""
+
+import sys
+from collections.abc import Sequence
+
+USAGE = """\
+usage: hybrid-executor standalone [--state DIR] [--dags DIR] [--once] [--queues NAMES] [--slots N]
+
+  standalone   run Airflow, a worker, an embedded Kubernetes and Flower on this machine"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["standalone"]:
+        return standalone(given[1:])
+    print(USAGE)
+    return 0 if given in (["-h"], ["--help"]) else 2
+
+
+def standalone(arguments: Sequence[str]) -> int:
+    """Run the stack until Ctrl-C, or once."""
+    try:
+        from hybrid_executor.standalone.stack import demo, guard, state  # noqa: PLC0415 (an extra)
+    except ModuleNotFoundError as missing:
+        print(f"{missing}: install airflow-hybrid-executor[standalone]", file=sys.stderr)
+        return 2
+    asked = demo.parser().parse_args(arguments)
+    try:
+        return guard.run(asked.state, arguments)
+    except state.StateInUse as busy:
+        print(busy, file=sys.stderr)
+        return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

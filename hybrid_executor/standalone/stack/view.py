@@ -1,0 +1,155 @@
+"""What ran where: one query over task instances and the ledger, the table that shows it, the verdict over it.
+
+A line is a submission, or a task instance that has none yet. Reads only.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+import sqlalchemy as sa
+from rich.table import Table
+from rich.text import Text
+
+#: Queues that ask for a pod where nothing else is configured, as ``[hybrid_executor] kubernetes_queues``.
+KUBERNETES_QUEUES = ("kubernetes",)
+COLOURS = {"success": "green", "failed": "red", "running": "cyan", "up_for_retry": "yellow"}
+#: Oldest run first; within a run in the order in which tasks were queued.
+QUERY = sa.text("""
+    SELECT ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.state, ti.queue AS asked_queue,
+           ti.external_executor_id, ti.start_date, ti.end_date,
+           s.attempt_id, s.submission, s.queue, s.backend, s.ran_on, s.external_name, s.outcome, s.reason,
+           s.waits_for, s.started_at, s.ended_at, s.try_number
+      FROM task_instance ti
+      JOIN dag_run run ON run.dag_id = ti.dag_id AND run.run_id = ti.run_id
+      LEFT JOIN hybrid_submission s
+        ON s.dag_id = ti.dag_id AND s.run_id = ti.run_id
+       AND s.task_id = ti.task_id AND s.map_index = ti.map_index
+     WHERE run.queued_at >= :since
+     ORDER BY run.queued_at, s.queued_at NULLS LAST, ti.task_id, ti.map_index, s.submission
+     LIMIT 500
+""")
+
+Run = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One submission of one task instance."""
+
+    run: Run
+    task: str
+    queue: str
+    backend: str | None
+    where: str | None
+    state: str
+    seconds: float | None
+    #: Of all submissions of its task instance, the last: the one that the task's state belongs to.
+    is_last: bool
+    attempt: int | None
+
+
+def read_lines(engine: sa.Engine, since: datetime) -> list[Line]:
+    """The submissions of every run that was queued since then."""
+    with engine.connect() as connection:
+        rows = connection.execute(QUERY, {"since": since}).mappings().all()
+    return lines_of([dict(row) for row in rows], datetime.now(UTC))
+
+
+def lines_of(rows: Sequence[Mapping[str, Any]], now: datetime) -> list[Line]:
+    """Turn the query's rows into lines."""
+    last = {_instance(row): index for index, row in enumerate(rows)}
+    return [_line(row, last[_instance(row)] == index, now) for index, row in enumerate(rows)]
+
+
+def verdict(
+    lines: Iterable[Line], runs: Mapping[Run, str], kubernetes_queues: Sequence[str] = KUBERNETES_QUEUES
+) -> list[str]:
+    """Everything that speaks against success of these runs, in words; empty if all is well."""
+    problems = [
+        f"{dag} ({run}): the run is {state}" for (dag, run), state in runs.items() if state != "success"
+    ]
+    seen: set[Run] = set()
+    for line in lines:
+        if line.run not in runs:
+            continue
+        seen.add(line.run)
+        problems += _problems(line, kubernetes_queues)
+    return problems + [f"{dag} ({run}): has no tasks" for dag, run in runs if (dag, run) not in seen]
+
+
+def asked_backend(queue: str, kubernetes_queues: Sequence[str]) -> str:
+    """The backend that a queue asks for."""
+    wants_pod = any(fnmatchcase(queue, pattern) for pattern in kubernetes_queues)
+    return "kubernetes" if wants_pod else "celery"
+
+
+def table(lines: Sequence[Line], height: int | None = None) -> Table:
+    """The lines as a table; the newest ``height`` of them."""
+    shown = lines[-height:] if height else lines
+    made = Table(title=None, expand=False)
+    for heading in ("DAG", "task", "queue", "backend", "worker or pod", "state"):
+        made.add_column(heading, overflow="fold")
+    made.add_column("seconds", justify="right")
+    for line in shown:
+        state = Text(line.state, style=COLOURS.get(line.state, "dim"))
+        seconds = "" if line.seconds is None else f"{line.seconds:.1f}"
+        made.add_row(line.run[0], line.task, line.queue, line.backend or "", line.where or "", state, seconds)
+    return made
+
+
+def _problems(line: Line, kubernetes_queues: Sequence[str]) -> list[str]:
+    name = f"{line.run[0]}.{line.task}"
+    asked = asked_backend(line.queue, kubernetes_queues)
+    problems = []
+    if line.is_last and line.state != "success":
+        problems.append(f"{name}: is {line.state}")
+    if line.is_last and line.backend is None:
+        problems.append(f"{name}: the ledger knows no submission of it")
+    if line.backend is not None and line.backend != asked:
+        problems.append(f"{name}: queue {line.queue} asks for {asked}, but it ran on {line.backend}")
+    return problems
+
+
+def _instance(row: Mapping[str, object]) -> tuple[object, ...]:
+    return tuple(row[name] for name in ("dag_id", "run_id", "task_id", "map_index"))
+
+
+def _line(row: Mapping[str, object], is_last: bool, now: datetime) -> Line:
+    index = row["map_index"]
+    task = str(row["task_id"]) + (f"[{index}]" if isinstance(index, int) and index >= 0 else "")
+    number = row["try_number"]
+    begin, end = (row["start_date"], row["end_date"]) if is_last else (row["started_at"], row["ended_at"])
+    return Line(
+        run=(str(row["dag_id"]), str(row["run_id"])),
+        task=task,
+        queue=str(row["queue"] or row["asked_queue"]),
+        backend=_text(row["backend"]),
+        where=_text(row["ran_on"]) or _text(row["external_name"]),
+        state=_state(row, is_last),
+        seconds=_seconds(begin, end, now),
+        is_last=is_last,
+        attempt=number if isinstance(number, int) else None,
+    )
+
+
+def _state(row: Mapping[str, object], is_last: bool) -> str:
+    if is_last:
+        state = _text(row["state"]) or "waiting"
+        waits = _text(row["waits_for"])
+        return f"{state}: {waits}" if waits and state == "queued" else state
+    # The ledger says how the process ended; that it was not the last means the task went on.
+    outcome = _text(row["outcome"]) or "open"
+    return "tried again" if outcome == "succeeded" else outcome
+
+
+def _seconds(begin: object, end: object, now: datetime) -> float | None:
+    if not isinstance(begin, datetime):
+        return None
+    return ((end if isinstance(end, datetime) else now) - begin).total_seconds()
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
