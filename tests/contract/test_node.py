@@ -85,7 +85,7 @@ def test_variables_come_from_values_fields_secrets_and_config_maps(node: Node, k
         {"name": "NOT", "valueFrom": {"secretKeyRef": {"name": "none", "key": "x", "optional": True}}},
         {
             "name": "MEMORY",
-            "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}},
+            "valueFrom": {"resourceFieldRef": limit},
         },
     ]
     node.run(

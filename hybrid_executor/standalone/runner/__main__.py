@@ -23,7 +23,7 @@ from hybrid_executor.standalone.runner.container import (
 )
 from hybrid_executor.standalone.runner.environment import NodeFacts
 from hybrid_executor.standalone.runner.events import EventWriter
-from hybrid_executor.standalone.runner.isolation import Isolation, allowed
+from hybrid_executor.standalone.runner.isolation import LADDER, Isolation, allowed
 from hybrid_executor.standalone.runner.logserver import LogServer, LogServerFiles
 from hybrid_executor.standalone.runner.logstore import LogStore
 from hybrid_executor.standalone.runner.plan import NodeSettings
@@ -72,7 +72,7 @@ def own_state(state: Path) -> IO[str]:
 
 async def serve(asked: options.Options, cluster: kubeconfig.Cluster) -> None:
     """The node, from its first word to its last."""
-    isolation = allowed() if asked.processes else Isolation(user=False, mount=False, uts=False, pid=False)
+    isolation = allowed() if asked.processes and asked.namespaces else LADDER[-1]
     if asked.processes:
         log.info("namespaces that this machine allows for containers: %s", isolation)
     logs = LogStore(asked.state)

@@ -95,4 +95,15 @@ class Heartbeat:
                 f"{self._leases}/{self._node.name}", {"spec": lease_spec(self._node.name, now)}
             )
         except NotFound:
-            await self._client.create(self._leases, lease(self._node.name, now))
+            await self._create_lease(now)
+
+    async def _create_lease(self, now: datetime) -> None:
+        body = lease(self._node.name, now)
+        try:
+            await self._client.create(self._leases, body)
+        except NotFound:
+            # A control plane makes this namespace itself; the embedded API may not have.
+            namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LEASE_NAMESPACE}}
+            with contextlib.suppress(Conflict):
+                await self._client.create("/api/v1/namespaces", namespace)
+            await self._client.create(self._leases, body)

@@ -18,7 +18,7 @@ mount point that the host lacks is made on a tmpfs that mirrors its parent.
 """
 
 # Every container would pay for the import of pathlib.
-# ruff: noqa: PTH103, PTH112, PTH115, PTH120, PTH123, PTH101, PTH211, PTH102
+# ruff: noqa: PTH119, PTH103, PTH112, PTH115, PTH120, PTH123, PTH101, PTH211, PTH102
 
 import contextlib
 import ctypes
@@ -78,7 +78,9 @@ class Mounter:
     """Gives the container its mounts; the host sees none of them and gains no file."""
 
     def __init__(self, scratch: str) -> None:
-        self._scratch = scratch
+        # Reached through its parent's descriptor, since a mount may hide its path.
+        self._parent_fd = os.open(os.path.dirname(scratch), os.O_PATH)
+        self._scratch = os.path.basename(scratch)
         #: Trees that belong to the pod: its volumes, and folders made on a mirror.
         self._own: list[str] = []
         #: Folders replaced by a mirror: new entries in them are ours, the old ones the host's.
@@ -124,14 +126,17 @@ class Mounter:
 
     def _mirror(self, folder: str) -> None:
         """Replace ``folder`` by a tmpfs that shows the same entries and can take new ones."""
+        os.fchdir(self._parent_fd)
         mount("tmpfs", self._scratch, "tmpfs", MS_NOSUID | MS_NODEV)
         os.chmod(self._scratch, 0o755)  # noqa: S103 - as the folder it stands for
         for entry in list(os.scandir(folder)):
             _mirror_entry(entry, f"{self._scratch}/{entry.name}")
-        os.chdir(self._scratch)
+        mirror = os.open(self._scratch, os.O_PATH)
         mount(self._scratch, folder, None, MS_MOVE)
         if folder == "/":
+            os.fchdir(mirror)
             os.chroot(".")
+        os.close(mirror)
         os.chdir("/")
         self._mirrored.add(folder)
 

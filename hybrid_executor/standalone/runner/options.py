@@ -20,6 +20,7 @@ class Options:
     name: str
     bind: bool = False
     processes: bool = True
+    namespaces: bool = True
     max_pods: int = DEFAULT_MAX_PODS
     prefixes: Sequence[Path] = ()
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add("--name", required=True, metavar="NODE", help="name of the node")
     add("--bind", action="store_true", help="bind pods that no scheduler has bound (embedded API)")
     add("--no-processes", action="store_true", help="pods end by themselves, as annotated; for load tests")
+    add("--no-namespaces", action="store_true", help="do without, as where the machine allows none")
     add("--max-pods", type=int, default=DEFAULT_MAX_PODS, metavar="N", help="allocatable pods")
     add("--prefix", type=Path, action="append", default=[], metavar="VENV",
         help="virtual environment whose bin folder comes first in PATH; may be repeated")  # fmt: skip
@@ -92,6 +94,7 @@ def read(arguments: Sequence[str]) -> Options:
         name=given.name,
         bind=given.bind,
         processes=not given.no_processes,
+        namespaces=not given.no_namespaces,
         max_pods=given.max_pods,
         prefixes=[prefix.absolute() for prefix in given.prefix],
         env=env,

@@ -64,6 +64,12 @@ def grace_s(pod: Manifest) -> float:
     return float(DEFAULT_GRACE_S if seconds is None else seconds)
 
 
+def hooks(pod: Manifest) -> list[str]:
+    """The containers that ask for postStart or preStop hooks."""
+    containers = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
+    return [container["name"] for container in containers if container.get("lifecycle")]
+
+
 def hostname(pod: Manifest) -> str:
     return str(pod["spec"].get("hostname") or pod["metadata"]["name"])[:HOSTNAME_MAX].rstrip("-.")
 

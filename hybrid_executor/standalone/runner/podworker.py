@@ -166,6 +166,8 @@ class PodWorker:
         return asyncio.get_running_loop().call_later(float(seconds), expire)
 
     async def _run_containers(self) -> None:
+        for name in plan.hooks(self.pod):
+            self._tell("Warning", "FailedLifecycleHook", "this node runs no lifecycle hooks", name)
         if not await self._prepare():
             return
         for manifest in self.pod["spec"].get("initContainers") or []:
