@@ -22,7 +22,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import Engine, or_, select, tuple_, update
+from sqlalchemy import Engine, func, or_, select, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -361,6 +361,19 @@ class AirflowTasks:
     def executor_config(self, parcel: Workload) -> Mapping[str, Any] | None:
         """See ``ports.Tasks``."""
         return parcel.ti.executor_config if isinstance(parcel, ExecuteTask) else None
+
+
+def unfinished_by_executor(engine: Engine) -> dict[str, int]:
+    """How many scheduled, queued and running task instances name which executor; for the doctor."""
+    named = TaskInstance.executor
+    states = (TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED, TaskInstanceState.RUNNING)
+    counted = (
+        select(named, func.count())
+        .where(named.is_not(None), TaskInstance.state.in_(states))
+        .group_by(named)
+    )
+    with engine.connect() as connection:
+        return {str(name): int(count) for name, count in connection.execute(counted)}
 
 
 @contextmanager
