@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.fixtures.servers",
     "tests.fixtures.kube",
     "tests.fixtures.node",
+    "tests.fixtures.stack",
 ]
 
 # A busy machine makes an example slow, not wrong.

@@ -125,9 +125,8 @@ class Demo:
     def refresh(self, stack: Stack, since: datetime, live: Live) -> None:
         """Look after the services, then draw what runs where."""
         self.check(stack)
-        if self.console.is_terminal:
-            if lines := self.lines(stack, since):
-                live.update(table(lines, max(5, self.console.height - 6)), refresh=True)
+        if self.console.is_terminal and (lines := self.lines(stack, since)):
+            live.update(table(lines, max(5, self.console.height - 6)), refresh=True)
         time.sleep(REFRESH_S)
 
     def lines(self, stack: Stack, since: datetime) -> list[Line]:

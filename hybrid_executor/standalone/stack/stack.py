@@ -29,7 +29,13 @@ from hybrid_executor.standalone.stack.ports import LOOPBACK
 from hybrid_executor.standalone.stack.postgres import PostgresServer
 from hybrid_executor.standalone.stack.process import Command
 from hybrid_executor.standalone.stack.secret import write_private
-from hybrid_executor.standalone.stack.state import assign_ports, fernet_key, random_secret
+from hybrid_executor.standalone.stack.state import (
+    ANY_PORTS,
+    PREFERRED_PORTS,
+    assign_ports,
+    fernet_key,
+    random_secret,
+)
 from hybrid_executor.standalone.stack.supervisor import Listener, Service, Supervisor
 from hybrid_executor.standalone.stack.valkey import ValkeyServer
 
@@ -51,6 +57,8 @@ class Options:
     #: Environment variables added to every Airflow process.
     extra: Mapping[str, str] = field(default_factory=dict)
     restarts: bool = True
+    #: Try the ports where people look first; tests take free ones.
+    usual_ports: bool = True
 
 
 class Stack:
@@ -61,7 +69,7 @@ class Stack:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.options = options
         #: Ports that are not the wished ones, in words.
-        ports, self.moved = assign_ports(state)
+        ports, self.moved = assign_ports(state, PREFERRED_PORTS if options.usual_ports else ANY_PORTS)
         self.postgres = PostgresServer(state / "postgres", ports["postgres"])
         self.valkey = ValkeyServer(state / "valkey", ports["valkey"])
         self.kube_port = ports["kubernetes"]

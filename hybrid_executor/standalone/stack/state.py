@@ -24,6 +24,7 @@ PREFERRED_PORTS: Mapping[str, int | None] = {
     "valkey": None,
     "kubernetes": None,
 }
+ANY_PORTS: Mapping[str, int | None] = dict.fromkeys(PREFERRED_PORTS)
 
 
 class StateInUse(Exception):
@@ -51,13 +52,13 @@ def held(state: Path) -> Iterator[None]:
         yield
 
 
-def assign_ports(state: Path) -> tuple[dict[str, int], list[str]]:
+def assign_ports(state: Path, wishes: Mapping[str, int | None]) -> tuple[dict[str, int], list[str]]:
     """Choose every server's port: the last one, the preferred one, or a free one; say which moved."""
     kept_file = state / "ports.json"
     kept = json.loads(kept_file.read_text()) if kept_file.exists() else {}
     ports: dict[str, int] = {}
     moved = []
-    for name, preferred in PREFERRED_PORTS.items():
+    for name, preferred in wishes.items():
         wish = kept.get(name, preferred)
         ports[name] = choose_port(wish, frozenset(ports.values()))
         if wish is not None and ports[name] != wish:

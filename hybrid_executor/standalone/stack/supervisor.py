@@ -118,10 +118,9 @@ class Supervisor:
         with self._lock:
             life = self._lives[name]
             life.held = life.held or hold or not self.restarts
+            life.is_ready, life.is_down = False, life.held
             if life.process:
                 life.process.kill()
-            if life.held:
-                life.is_ready, life.is_down = False, True
 
     def restart(self, name: str) -> None:
         """Start a service that was held, or is down, at the next tick."""

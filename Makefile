@@ -1,0 +1,33 @@
+# One command each; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check fmt mutants lock clean
+BIN := .venv/bin
+WORKERS ?= auto
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+install: ## the virtual environment, from the hashed lock
+	@scripts/bootstrap
+
+demo: install ## everything up, the example DAGs run, until Ctrl-C (ONCE=1: until they have run)
+	@exec $(BIN)/hybrid-executor standalone $(if $(ONCE),--once)
+
+test: install ## the whole test suite
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
+
+check: install ## style, types, layers
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+fmt: install ## format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+mutants: install ## each deliberate fault makes its named test fail
+	@$(BIN)/python -m tests.mutants $(ARGS)
+
+lock: install ## pin what pyproject.toml allows, with hashes and without hosts
+	@uv=$$(command -v uv || echo .cache/boot/bin/uv) && $$uv lock --quiet && \
+	  $$uv export --quiet --all-extras --no-emit-project --no-annotate --no-header --output-file requirements.lock
+
+clean: ## remove what was made here
+	@rm -rf .venv .demo .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
