@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hybrid_executor.backends.kubernetes.answer import Answer, creation_answer, read_answer
@@ -106,6 +106,7 @@ def test_an_invalid_pod_is_a_rejection_with_the_servers_words(code: int) -> None
 
 
 @given(st.binary(max_size=200), st.integers(300, 599), st.text(max_size=20))
+@example(b"", 429, "²")  # a digit to Python, and no number
 def test_any_body_is_read(body: bytes, code: int, retry_after: str) -> None:
     answer = read_answer(code, body, {"Retry-After": retry_after})
     assert answer.code == code

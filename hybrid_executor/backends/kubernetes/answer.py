@@ -65,7 +65,7 @@ def _status(body: bytes) -> Mapping[str, Any]:
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds; the form with a date is not used by API servers and is ignored."""
     text = headers.get("Retry-After", "")
-    return min(float(text), RETRY_AFTER_MAX_S) if text.isdigit() else None
+    return min(float(text), RETRY_AFTER_MAX_S) if text.isdecimal() else None
 
 
 def creation_answer(submission: SubmissionId, answer: Answer) -> Waiting | Rejected:

@@ -70,7 +70,7 @@ def submission_of(pod: Pod) -> SubmissionId | None:
     """Whose pod it is, by its labels; None if it isn't one of this executor's."""
     labels = pod["metadata"].get("labels") or {}
     number = labels.get(LABEL_SUBMISSION, "")
-    if LABEL_ATTEMPT not in labels or not number.isdigit():
+    if LABEL_ATTEMPT not in labels or not number.isdecimal():
         return None
     return SubmissionId(labels[LABEL_ATTEMPT], int(number))
 
