@@ -1,6 +1,7 @@
 """The watch's parser, and what answers of an API server mean: pure, without a server."""
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hybrid_executor.backends.kubernetes.answer import Answer, creation_answer, read_answer
+from hybrid_executor.backends.kubernetes.client import keepalive_options
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.creation import Gate
 from hybrid_executor.backends.kubernetes.upkeep import delete_options
 from hybrid_executor.backends.kubernetes.watch import Changed, Removed, Stream
@@ -143,3 +146,11 @@ def test_the_gate_closes_longer_with_each_failure_and_opens_again() -> None:
 def test_delete_options_take_the_names_of_the_python_client() -> None:
     given = {"grace_period_seconds": 10, "propagationPolicy": "Foreground"}
     assert delete_options(given) == {"gracePeriodSeconds": 10, "propagationPolicy": "Foreground"}
+
+
+def test_keepalive_options_are_the_users() -> None:
+    with socket.socket() as connection:
+        for option in keepalive_options(KubernetesConfig(tcp_keepalive_idle_s=77)):
+            connection.setsockopt(*option)
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77

@@ -11,6 +11,7 @@ MiB, which a process that only constructs the backend is spared.
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -100,9 +101,17 @@ class PodApi:
         try:
             if response.status != 200:
                 raise await self._answer(response)
+            self._keep_alive(response)
             yield self._chunks(response)
         finally:
             response.close()
+
+    def _keep_alive(self, response: "aiohttp.ClientResponse") -> None:
+        transport = response.connection.transport if response.connection else None
+        connection = transport.get_extra_info("socket") if transport else None
+        if self._config.tcp_keepalive and connection is not None:
+            for level, option, value in keepalive_options(self._config):
+                connection.setsockopt(level, option, value)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -221,6 +230,17 @@ async def open_client(config: KubernetesConfig, lost: Any) -> Any:
     watches = len(config.watched)
     settings.connection_pool_maxsize = config.creation_concurrency + config.upkeep_concurrency + watches + 4
     return client.ApiClient(settings)
+
+
+def keepalive_options(config: KubernetesConfig) -> list[tuple[int, int, int]]:
+    """(level, option, value) for ``setsockopt``; where the platform lacks one it is left out."""
+    wanted = {
+        "TCP_KEEPIDLE": config.tcp_keepalive_idle_s,
+        "TCP_KEEPINTVL": config.tcp_keepalive_interval_s,
+        "TCP_KEEPCNT": config.tcp_keepalive_count,
+    }
+    known = [(socket.IPPROTO_TCP, getattr(socket, n), v) for n, v in wanted.items() if hasattr(socket, n)]
+    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *known]
 
 
 def pods_path(namespace: str | None, name: str | None = None) -> str:

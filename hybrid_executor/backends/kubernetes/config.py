@@ -13,12 +13,12 @@ Every option of ``[kubernetes_executor]`` keeps its meaning:
     pod_creation_max_concurrency                     creation_concurrency (0 means the default)
     in_cluster, cluster_context, config_file         the same names
     verify_ssl, ssl_ca_cert                          the same names
+    enable_tcp_keepalive, tcp_keep_idle, tcp_keep_intvl, tcp_keep_cnt
+                                                     tcp_keepalive, …_idle_s, …_interval_s, …_count
     running_pod_log_lines                            running_pod_log_lines
 
 Some have nothing left to say here: ``worker_pods_creation_batch_size`` and
 ``async_pod_creation``, because creation is always concurrent and bounded;
-``enable_tcp_keepalive`` and ``tcp_keep_*``, because every connection in use has
-a deadline of its own, short watches included, so a dead one is found anyway;
 ``task_publish_max_retries``, because back-pressure is always waited for. The
 options that make a pod go to ``podgenerator``: ``pod_template_file``,
 ``worker_container_repository``, ``worker_container_tag``.
@@ -78,6 +78,11 @@ class KubernetesConfig:
     config_file: str | None = None
     verify_ssl: bool = True
     ssl_ca_cert: str | None = None
+    #: Of watches: they alone are idle for long, and NATs forget idle connections.
+    tcp_keepalive: bool = True
+    tcp_keepalive_idle_s: int = 120
+    tcp_keepalive_interval_s: int = 30
+    tcp_keepalive_count: int = 6
     running_pod_log_lines: int = 100
     watch: WatchTiming = WatchTiming()
 
