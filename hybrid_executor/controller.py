@@ -117,6 +117,9 @@ class Controller:
                 self.revoke(older)
         flight.signed_s = self._clock.monotonic_s()
         flight.reason_seen_s = flight.signed_s
+        if not flight.routed:
+            # Held back without a timer: ``reroute`` lets it go.
+            flight.phase, flight.reason = Phase.BACKOFF, Reason.ROUTES_INVALID
         self.inflight.add(flight)
 
     def adopt(self, flights: Sequence[Flight]) -> None:

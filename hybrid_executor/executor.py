@@ -85,6 +85,8 @@ class HybridExecutor(BaseExecutor):
         self._controller: Controller | None = None
         self._routing: RoutingTable | None = None
         self._routes_read_s = float("-inf")
+        #: Event log records of this turn, held until the scheduler has saved them.
+        self._noted: list[Any] = []
         #: Adopted attempts whose ledger rows could not be read yet.
         self._to_adopt: list[Attempt] = []
         self._staging = Staging(insert=self._insert_rows, release=self._release)
@@ -229,6 +231,7 @@ class HybridExecutor(BaseExecutor):
         """One step of the controller; costs what has changed since the last."""
         if self._routing is None:
             self._load_routing()
+        self._noted.clear()
         if self._to_adopt:
             self._adopt(self._to_adopt)
         self.controller.step()
@@ -268,6 +271,10 @@ class HybridExecutor(BaseExecutor):
     def note(self, key: Hashable, event: str, text: str) -> None:
         """See ``ports.Listener``."""
         self.log_task_event(event=event, extra=text, ti_key=key)  # type: ignore[arg-type]
+        # The scheduler takes records out of the deque while it saves them, and SQLAlchemy's bulk
+        # save keeps no reference: a record that nobody else holds is saved as an empty row, which
+        # the database refuses together with all others (Airflow 3.3.2, SQLAlchemy 2.1).
+        self._noted.extend(list(self._task_event_logs)[-1:])
 
     # --- what the scheduler asks and says --------------------------------------------------
 

@@ -1,0 +1,210 @@
+"""The whole executor under the real scheduler's code, with backends in memory."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from hybrid_executor.backends.memory import MemoryBackend, MemoryWorld
+from hybrid_executor.executor import HybridExecutor
+from hybrid_executor.model.attempt import BackendName
+from hybrid_executor.model.observation import Diagnosis, How, Rejected
+from hybrid_executor.model.reason import Reason
+from tests.fixtures.airflow_side import SchedulerSide
+
+CELERY, KUBERNETES = BackendName.CELERY, BackendName.KUBERNETES
+
+
+class Rig:
+    """One scheduler, one executor, two worlds."""
+
+    def __init__(self, side: SchedulerSide) -> None:
+        self.side = side
+        self.worlds = {name: MemoryWorld() for name in BackendName}
+        self.backends = {name: MemoryBackend(world, name=name) for name, world in self.worlds.items()}
+        self.executor = HybridExecutor(backends=self.backends)
+        self.runner = side.runner(self.executor)
+        for backend in self.backends.values():
+            backend.owner = str(self.executor.job_id)
+
+    def loops(self, count: int = 3) -> None:
+        for _ in range(count):
+            self.side.loop(self.runner)
+
+    def sql(self, statement: str, **values: object) -> list:
+        from airflow import settings
+
+        with settings.engine.begin() as connection:
+            result = connection.execute(text(statement), values)
+            return list(result.mappings()) if result.returns_rows else []
+
+
+@pytest.fixture
+def rig(scheduler_side: SchedulerSide, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rig]:
+    def make(**options: object) -> Rig:
+        for name, value in options.items():
+            monkeypatch.setenv(f"AIRFLOW__{name.upper()}", str(value))
+        return Rig(scheduler_side)
+
+    return make
+
+
+def test_a_full_backend_keeps_nobody_from_the_other(rig):
+    """60 blocked pod tasks, four of them sent; Celery tasks of the same scheduler go at once."""
+    rig = rig(
+        hybrid_executor__kubernetes_parallelism=4, core__parallelism=16, scheduler__max_tis_per_query=64
+    )
+    rig.sql("update slot_pool set slots = 500")
+    rig.side.serialize(celery=0, kubernetes=60)
+    rig.side.trigger()
+    rig.loops(12)
+    assert len(rig.worlds[KUBERNETES].received) == 4
+    assert list(rig.side.states().values()).count("queued") == 60
+    assert rig.executor.slots_occupied == 4
+    rig.side.serialize("light", celery=10)
+    rig.side.trigger("light")
+    rig.loops(4)
+    assert len(rig.worlds[CELERY].received) == 10
+    assert rig.executor.controller.inflight.sent() <= 16
+
+
+def test_a_wait_with_a_known_reason_never_runs_out_of_time(rig):
+    rig = rig(scheduler__task_queued_timeout=8)
+    rig.worlds[KUBERNETES].away = True
+    rig.side.serialize(celery=0, kubernetes=2)
+    rig.side.trigger()
+    rig.loops()
+    long_ago = datetime.now(UTC) - timedelta(minutes=5)
+    rig.sql("update task_instance set queued_dttm = :then", then=long_ago)
+    rig.executor.controller._reconciled_s = float("-inf")
+    rig.executor.heartbeat()
+    ages = rig.sql(
+        "select extract(epoch from now() - queued_dttm) as age from task_instance where state = 'queued'"
+    )
+    assert len(ages) == 2
+    assert all(row["age"] < 5 for row in ages)
+    rig.runner._handle_tasks_stuck_in_queued()
+    assert list(rig.side.states().values()).count("queued") == 2
+
+
+def test_a_wait_without_a_known_reason_runs_out_of_time_as_airflow_wants(rig):
+    rig = rig(scheduler__task_queued_timeout=8)
+    rig.side.serialize(celery=1)
+    rig.side.trigger()
+    rig.loops()
+    (flight,) = rig.executor.controller.inflight
+    flight.reason = None
+    rig.backends[CELERY].adopt = lambda ids: None
+    for known in rig.executor.controller.inflight:
+        known.looked_up = False
+    rig.sql("update task_instance set queued_dttm = :then", then=datetime.now(UTC) - timedelta(minutes=5))
+    rig.runner._handle_tasks_stuck_in_queued()
+    assert set(rig.side.states().values()) == {"scheduled"}
+    assert rig.executor.controller.inflight.of_key(flight.key) == []
+
+
+def test_a_refused_pod_fails_that_attempt_alone_and_its_event_log_says_why(rig):
+    rig = rig()
+    rig.side.serialize(celery=0, kubernetes=2)
+    rig.side.trigger()
+    rig.loops()
+    first, second = rig.worlds[KUBERNETES].received
+    diagnosis = Diagnosis(
+        reason=Reason.INVALID_POD, message="pod_override: spec.containers[0].image is empty"
+    )
+    rig.backends[KUBERNETES]._seen.append(Rejected(first, diagnosis))
+    rig.loops(2)
+    assert sorted(rig.side.states().values()) == ["failed", "queued"]
+    assert rig.executor.controller.inflight.get(second.attempt_id)
+    assert any("image is empty" in (row["extra"] or "") for row in rig.sql("select extra from log"))
+
+
+def test_callbacks_go_to_celery_whatever_their_queue_says(rig):
+    from airflow.executors.workloads.base import BundleInfo
+    from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod, ExecuteCallback
+    from airflow.utils.session import create_session
+
+    rig = rig()
+    callback = CallbackDTO(
+        id=str(uuid4()),
+        fetch_method=CallbackFetchMethod.IMPORT_PATH,
+        data={"path": "some.callback", "kwargs": {}, "queue": "kubernetes"},
+    )
+    workload = ExecuteCallback(
+        callback=callback,
+        token="t",
+        dag_rel_path="many.py",
+        bundle_info=BundleInfo(name="dags-folder"),
+        log_path="x",
+    )
+    with create_session(scoped=False) as session:
+        session.execute(text("select 1"))
+        rig.executor.queue_workload(workload, session)
+    rig.executor.heartbeat()
+    assert [i.attempt_id for i in rig.worlds[CELERY].received] == [callback.id]
+    rig.worlds[CELERY].start(rig.worlds[CELERY].received[0])
+    rig.worlds[CELERY].end(rig.worlds[CELERY].received[0], How.SUCCEEDED)
+    rig.executor.heartbeat()
+    (state,) = {str(state) for state, _ in rig.executor.get_event_buffer().values()}
+    assert state == "success"
+
+
+def test_the_sites_hook_may_send_a_retry_to_the_other_backend(rig, monkeypatch):
+    from airflow import settings
+
+    rig = rig()
+    rig.side.serialize(celery=1)
+    rig.side.trigger()
+    rig.loops()
+    (first,) = rig.worlds[CELERY].received
+
+    def hook(task_instance, dag_run=None):
+        if task_instance.try_number >= 2:
+            task_instance.queue = "kubernetes"
+
+    monkeypatch.setattr(settings, "task_instance_mutation_hook", hook)
+    rig.sql(
+        "update task_instance set state = 'up_for_retry', id = :id, max_tries = 3, end_date = :then"
+        " where state = 'queued'",
+        id=str(uuid4()),
+        then=datetime.now(UTC) - timedelta(days=1),
+    )
+    rig.worlds[CELERY].end(first, How.SUCCEEDED)
+    rig.loops(4)
+    (second,) = rig.worlds[KUBERNETES].received
+    assert second.attempt_id != first.attempt_id
+    assert [row["queue"] for row in rig.sql("select queue from task_instance where state = 'queued'")] == [
+        "kubernetes"
+    ]
+
+
+def test_without_a_good_routes_file_tasks_wait_with_that_reason_and_go_when_it_is_mended(rig, tmp_path):
+    routes = tmp_path / "routes.yaml"
+    routes.write_text("version: 1\nroutes: nonsense\n")
+    rig = rig(hybrid_executor__routes_file=routes)
+    rig.side.serialize(celery=0, kubernetes=2)
+    rig.side.trigger()
+    rig.loops()
+    assert set(rig.side.states().values()) == {"queued"}
+    assert rig.worlds[CELERY].received == rig.worlds[KUBERNETES].received == []
+    routes.write_text("version: 1\nroutes:\n  - queue: kubernetes\n    backend: celery\n")
+    rig.executor._routes_read_s = float("-inf")
+    rig.loops()
+    assert len(rig.worlds[CELERY].received) == 2
+
+
+def test_a_heartbeat_without_a_change_asks_nobody_anything(rig):
+    from airflow import settings
+    from sqlalchemy import event
+
+    rig = rig()
+    rig.side.serialize(celery=5, kubernetes=5)
+    rig.side.trigger()
+    rig.loops(4)
+    statements: list[str] = []
+    event.listen(settings.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
+    for _ in range(5):
+        rig.executor.heartbeat()
+    assert statements == []
