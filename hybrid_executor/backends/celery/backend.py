@@ -17,7 +17,7 @@ from hybrid_executor.backends.celery.lookup import Why
 from hybrid_executor.backends.celery.observer import LookUp, Observer
 from hybrid_executor.backends.celery.sender import Sender
 from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
-from hybrid_executor.model.observation import Ended, Observation, Waiting
+from hybrid_executor.model.observation import Observation, Waiting
 
 
 class CeleryBackend:
@@ -31,7 +31,7 @@ class CeleryBackend:
         self._sender: Sender | None = None
         self._observer: Observer | None = None
         self._seen: deque[Observation] = deque()
-        #: Handed over and not yet ended: the last word about it, None before the first.
+        #: The last word about each submission until it is released, None before the first.
         self._last: dict[SubmissionId, Observation | None] = {}
 
     def start(self) -> None:
@@ -116,8 +116,7 @@ class CeleryBackend:
     def release(self, ids: Collection[SubmissionId]) -> None:
         """See ``ports.Backend``: results expire by themselves (``result_expires``)."""
         for submission in ids:
-            if isinstance(self._last.get(submission), Ended):
-                del self._last[submission]
+            self._last.pop(submission, None)
 
     def log(self, attempt_id: str) -> list[str] | None:  # noqa: ARG002
         """See ``ports.Backend``: workers serve their own logs, which Airflow reads itself."""
