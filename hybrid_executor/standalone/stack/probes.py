@@ -5,18 +5,20 @@ import json
 import ssl
 from base64 import b64decode
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import celery
+import kombu.exceptions
 import redis
 import sqlalchemy as sa
 
 from hybrid_executor.standalone.stack.ports import LOOPBACK, accepts
 
-#: What Celery calls the channel of its remote control in database 0.
-PIDBOX = "/0.celery.pidbox"
 PROBE_S = 1.0
+PING_S = 0.2
 
 
 def listens(port: int) -> Callable[[float], bool]:
@@ -57,14 +59,14 @@ def job_beats(engine: sa.Engine, job_type: str) -> Callable[[float], bool]:
     return ready
 
 
-def worker_listens(url: str) -> Callable[[float], bool]:
-    """Ready when a Celery worker takes remote control, the last thing that it sets up."""
+def worker_answers(url: str) -> Callable[[float], bool]:
+    """Ready when a Celery worker answers a ping, which it can once it has set up everything else."""
+    app = celery.Celery(broker=url)
 
     def ready(_since: float) -> bool:
         try:
-            with redis.Redis.from_url(url, socket_timeout=PROBE_S) as client:
-                return bool(client.pubsub_numpat()) or bool(client.pubsub_numsub(PIDBOX)[0][1])
-        except redis.RedisError:
+            return bool(app.control.ping(timeout=PING_S, limit=1))
+        except (kombu.exceptions.OperationalError, redis.RedisError, OSError):
             return False
 
     return ready
@@ -83,16 +85,19 @@ def kubernetes_answers(kubeconfig: Path) -> Callable[[float], bool]:
     return ready
 
 
-def node_is_ready(kubeconfig: Path) -> Callable[[float], bool]:
-    """Ready when the embedded API holds a node whose condition Ready is True."""
+def node_is_ready(kubeconfig: Path, name: str) -> Callable[[float], bool]:
+    """Ready when a node says so, and has renewed its lease since the process was started."""
+    node_path = f"/api/v1/nodes/{name}"
+    lease_path = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}"
 
-    def ready(_since: float) -> bool:
+    def ready(since: float) -> bool:
         try:
-            nodes = kube_get(kubeconfig, "/api/v1/nodes")["items"]
+            conditions = kube_get(kubeconfig, node_path)["status"]["conditions"]
+            renewed = datetime.fromisoformat(kube_get(kubeconfig, lease_path)["spec"]["renewTime"])
         except (OSError, http.client.HTTPException, ValueError, KeyError):
             return False
-        conditions = [one for node in nodes for one in node.get("status", {}).get("conditions", ())]
-        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+        is_up = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+        return is_up and renewed.timestamp() >= since
 
     return ready
 

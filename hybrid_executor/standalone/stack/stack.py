@@ -40,6 +40,7 @@ from hybrid_executor.standalone.stack.supervisor import Listener, Service, Super
 from hybrid_executor.standalone.stack.valkey import ValkeyServer
 
 USER = "admin"
+NODE = "embedded"
 PYTHON = Path(sys.executable)
 #: Airflow's components that keep a heartbeat in the metadata database, with their job types.
 JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
@@ -178,7 +179,7 @@ class Stack:
             Service(
                 name="worker",
                 command=worker,
-                ready=probes.worker_listens(self.valkey.url),
+                ready=probes.worker_answers(self.valkey.url),
                 after=("valkey",),
             ),
             Service(
@@ -190,14 +191,14 @@ class Stack:
         folder = self.setup.kubeconfig.parent
         command = self._python(
             "runner", "hybrid_executor.standalone.runner", "--kubeconfig", str(self.setup.kubeconfig),
-            "--state", str(self.setup.state / "node"), "--name", "embedded", "--bind", "--prefix", sys.prefix,
+            "--state", str(self.setup.state / "node"), "--name", NODE, "--bind", "--prefix", sys.prefix,
             "--node-token", str(folder / "node-token"), "--tls-cert", str(folder / "node.crt"),
             "--tls-key", str(folder / "node.key"),
         )  # fmt: skip
         return Service(
             name="runner",
             command=command,
-            ready=probes.node_is_ready(self.setup.kubeconfig),
+            ready=probes.node_is_ready(self.setup.kubeconfig, NODE),
             after=("kubernetes",),
             stop_rank=1,
         )

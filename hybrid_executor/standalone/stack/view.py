@@ -127,7 +127,7 @@ def _line(row: Mapping[str, object], is_last: bool, now: datetime) -> Line:
         task=task,
         queue=str(row["queue"] or row["asked_queue"]),
         backend=_text(row["backend"]),
-        where=_text(row["ran_on"]) or _text(row["external_name"]),
+        where=_place(row["ran_on"]) or _text(row["external_name"]),
         state=_state(row, is_last),
         seconds=_seconds(begin, end, now),
         is_last=is_last,
@@ -149,6 +149,11 @@ def _seconds(begin: object, end: object, now: datetime) -> float | None:
     if not isinstance(begin, datetime):
         return None
     return ((end if isinstance(end, datetime) else now) - begin).total_seconds()
+
+
+def _place(ran_on: object) -> str | None:
+    """The worker or the pod; the one node goes without saying."""
+    return None if ran_on is None else str(ran_on).partition(" on ")[0]
 
 
 def _text(value: object) -> str | None:

@@ -1,0 +1,89 @@
+"""Each process gets the settings that it needs, and no more."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hybrid_executor.standalone.stack.environment import (
+    Setup,
+    airflow_environment,
+    flower_environment,
+    inherited,
+    pod_environment,
+    pod_template,
+    task_environment,
+    worker_environment,
+)
+
+SETUP = Setup(
+    state=Path("/state"),
+    dags=Path("/dags"),
+    api_port=8080,
+    flower_port=5555,
+    user="admin",
+    password="pw-secret",
+    dsn="postgresql://dsn-secret",
+    broker_url="redis://broker-secret",
+    result_url="redis://result-secret",
+    jwt_secret="jwt-secret",
+    fernet_key="fernet-secret",
+    session_key="session-secret",
+    extra={"AIRFLOW__CORE__PARALLELISM": "7", "AIRFLOW__SCHEDULER__X": "1"},
+)
+
+
+def test_a_pod_gets_no_secret_at_all() -> None:
+    assert "secret" not in json.dumps(pod_template(SETUP))
+
+
+def test_a_pod_gets_what_it_needs_to_run_a_task() -> None:
+    env = pod_environment(SETUP)
+    assert env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8080/execution/"
+    assert env["AIRFLOW__CORE__EXECUTOR"] == "hybrid_executor.HybridExecutor"
+    assert env["AIRFLOW__CORE__DAGS_FOLDER"] == "/dags"
+
+
+def test_a_worker_knows_the_broker_but_neither_database_nor_signing_key() -> None:
+    text = json.dumps(worker_environment(SETUP))
+    assert "broker-secret" in text
+    assert "result-secret" in text
+    assert not [word for word in ("dsn-", "jwt-", "fernet-", "session-", "pw-") if word + "secret" in text]
+
+
+def test_workers_send_the_events_that_flower_shows() -> None:
+    celery = json.loads(worker_environment(SETUP)["AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"])
+    assert celery["worker_send_task_events"] is True
+    assert celery["task_send_sent_event"] is True
+
+
+def test_flower_asks_for_the_password_of_airflow() -> None:
+    assert flower_environment(SETUP)["AIRFLOW__CELERY__FLOWER_BASIC_AUTH"] == "admin:pw-secret"
+
+
+@pytest.mark.parametrize(
+    "make", [task_environment, worker_environment, flower_environment, airflow_environment]
+)
+def test_everybody_gets_the_same_executor(make) -> None:
+    assert make(SETUP)["AIRFLOW__CORE__EXECUTOR"] == SETUP.executor
+
+
+def test_extra_settings_reach_pods_only_where_they_concern_tasks() -> None:
+    assert "AIRFLOW__CORE__PARALLELISM" in pod_environment(SETUP)
+    assert "AIRFLOW__SCHEDULER__X" not in pod_environment(SETUP)
+    assert airflow_environment(SETUP)["AIRFLOW__SCHEDULER__X"] == "1"
+
+
+def test_settings_of_the_calling_shell_do_not_reach_the_stack() -> None:
+    environ = {
+        "AIRFLOW__CORE__EXECUTOR": "x",
+        "PYTHONPATH": "/x",
+        "FLOWER_PORT": "1",
+        "HOME": "/h",
+        "PATH": "/b",
+    }
+    assert inherited(environ, Path("/venv/bin/python")) == {"HOME": "/h", "PATH": "/venv/bin:/b"}
+
+
+def test_no_secret_is_in_the_repr_of_a_setup() -> None:
+    assert "secret" not in repr(SETUP).replace("jwt_secret", "")
