@@ -1,0 +1,284 @@
+"""``airflow hybrid`` as a user runs it, on a real database, broker and Kubernetes API."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from tests.fixtures.kube import Kube
+from tests.fixtures.servers import SharedPostgres
+
+DAG = """
+from airflow.sdk import DAG, task
+
+with DAG("mixed", schedule=None):
+
+    @task
+    def light(): ...
+
+    @task(queue="kubernetes")
+    def heavy(): ...
+
+    @task(queue="gpu-1")
+    def train(x): ...
+
+    light() >> heavy()
+    train.expand(x=[1, 2])
+
+with DAG("broken", schedule=None):
+
+    @task(queue="broken")
+    def broken(): ...
+
+    broken()
+"""
+
+#: ``default`` moves to a pod from the second try; a run's conf may name a queue; one queue breaks the hook.
+HOOK = """
+def task_instance_mutation_hook(task_instance, dag_run=None):
+    if task_instance.queue == "broken":
+        raise RuntimeError("no such thing")
+    if (task_instance.try_number or 0) >= 2 and task_instance.queue == "default":
+        task_instance.queue = "kubernetes"
+    if dag_run is not None and "queue" in (dag_run.conf or {}):
+        task_instance.queue = dag_run.conf["queue"]
+"""
+
+
+@dataclass
+class Site:
+    """An Airflow home with the environment of its commands."""
+
+    home: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *command: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "airflow", *command],
+            env=self.environment | env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def rows(self, *command: str, **env: str) -> list[dict[str, str]]:
+        done = self.run(*command, "--output", "json", **env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows: list[dict[str, str]] = json.loads(done.stdout)
+        return rows
+
+
+@pytest.fixture(scope="module")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, postgres: SharedPostgres, airflow_template: str
+) -> Iterator[Site]:
+    home = tmp_path_factory.mktemp("airflow")
+    (home / "dags").mkdir()
+    (home / "dags" / "mixed.py").write_text(DAG)
+    (home / "config").mkdir()
+    (home / "config" / "airflow_local_settings.py").write_text(HOOK)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    with postgres.fresh_database(airflow_template) as dsn:
+        site = Site(
+            home,
+            clean
+            | {
+                "AIRFLOW_HOME": str(home),
+                "AIRFLOW__CORE__EXECUTOR": "hybrid_executor.HybridExecutor",
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": dsn,
+                "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(),
+            },
+        )
+        done = site.run("dags", "reserialize")
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield site
+
+
+# --- explain ------------------------------------------------------------------------------
+
+
+def backends(rows: list[dict[str, str]]) -> dict[str, str]:
+    return {row["task_id"]: row["backend"] for row in rows}
+
+
+def test_explain_shows_every_task_with_the_rule_that_chose_it(site: Site) -> None:
+    rows = site.rows(
+        "hybrid", "explain", "mixed", AIRFLOW__HYBRID_EXECUTOR__KUBERNETES_QUEUES="kubernetes,gpu-*"
+    )
+    assert backends(rows) == {"heavy": "kubernetes", "light": "celery", "train": "kubernetes"}
+    rules = {row["task_id"]: row["rule"] for row in rows}
+    assert rules["train"] == "[hybrid_executor] kubernetes_queues: queue gpu-*"
+    assert rules["light"].startswith("default")
+
+
+def test_explain_shows_what_the_hook_raised(site: Site) -> None:
+    [row] = site.rows("hybrid", "explain", "broken")
+    assert "task_instance_mutation_hook raised RuntimeError: no such thing" in row["rule"]
+
+
+def test_explain_shows_the_queue_that_a_retry_gets_from_the_hook(site: Site) -> None:
+    [row] = site.rows("hybrid", "explain", "mixed", "light", "--try-number", "2")
+    assert (row["queue"], row["backend"]) == ("kubernetes", "kubernetes")
+
+
+def test_explain_shows_the_hook_the_run(site: Site) -> None:
+    done = site.run("dags", "trigger", "mixed", "--run-id", "r1", "--conf", '{"queue": "kubernetes"}')
+    assert done.returncode == 0, done.stdout + done.stderr
+    [row] = site.rows("hybrid", "explain", "mixed", "light", "--run-id", "r1")
+    assert row["queue"] == "kubernetes"
+
+
+def test_explain_prints_a_table_that_keeps_square_brackets(site: Site) -> None:
+    done = site.run("hybrid", "explain", "mixed", "heavy")
+    assert "[hybrid_executor] kubernetes_queues: queue kubernetes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nothing",), "DAG 'nothing' is not in the metadata database"),
+        (("mixed", "nothing"), "DAG 'mixed' has no task 'nothing'"),
+    ],
+)
+def test_explain_says_what_it_can_not_find(site: Site, arguments: tuple[str, ...], words: str) -> None:
+    done = site.run("hybrid", "explain", *arguments)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+# --- routes -------------------------------------------------------------------------------
+
+
+def test_routes_shows_the_table_in_order_with_its_sources(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text("version: 1\nroutes:\n  - {queue: gpu-*, backend: kubernetes, pod_template: gpu.yaml}\n")
+    rows = site.rows("hybrid", "routes", AIRFLOW__HYBRID_EXECUTOR__ROUTES_FILE=str(path))
+    assert [(row["queue"], row["backend"]) for row in rows] == [
+        ("gpu-*", "kubernetes"),
+        ("kubernetes", "kubernetes"),
+        ("*", "celery"),
+    ]
+    assert rows[0]["rule"] == "routes.yaml rule 1: queue gpu-*"
+    assert rows[0]["pod_template"] == str(tmp_path / "gpu.yaml")
+
+
+def test_routes_lists_every_problem_of_the_file_and_fails(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text("version: 1\nroutes:\n  - {queue: a, backend: k8s}\n  - {queue: a, cluster: b}\n")
+    done = site.run("hybrid", "routes", AIRFLOW__HYBRID_EXECUTOR__ROUTES_FILE=str(path))
+    assert done.returncode == 1
+    assert f"{path}:3: rule 1, backend: must be 'celery' or 'kubernetes'" in done.stderr
+    assert f"{path}:4: rule 2, cluster: 'cluster' is reserved for a later version" in done.stderr
+
+
+def test_routes_notes_airflow_2s_setting(site: Site) -> None:
+    done = site.run("hybrid", "routes", AIRFLOW__CELERY_KUBERNETES_EXECUTOR__KUBERNETES_QUEUE="pods")
+    assert done.returncode == 0
+    assert "is deprecated; add 'pods' to [hybrid_executor] kubernetes_queues" in done.stderr
+
+
+# --- doctor -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def healthy(kube: Kube, valkey_url: str) -> dict[str, str]:
+    """The environment of a site on which everything answers."""
+    return {
+        "AIRFLOW__CELERY__BROKER_URL": valkey_url,
+        "AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER": "False",
+        "AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE": kube.kubeconfig,
+    }
+
+
+def test_the_doctor_finds_a_healthy_site_well(site: Site, healthy: dict[str, str]) -> None:
+    done = site.run("hybrid", "doctor", **healthy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(line.startswith("ok ") for line in done.stdout.splitlines()), done.stdout
+    for check in ("broker", "result backend", "Kubernetes API", "metadata database", "ledger", "versions"):
+        assert f"ok       {check}" in done.stdout
+
+
+def test_the_doctor_names_everything_that_is_wrong_and_no_secret(site: Site, tmp_path: Path) -> None:
+    routes = tmp_path / "routes.yaml"
+    routes.write_text("version: 1\nroutes:\n  - {queue: a, backend: kubernetes, pod_template: none.yaml}\n")
+    template = tmp_path / "pod.yaml"
+    template.write_text("kind: Deployment\n")
+    done = site.run(
+        "hybrid",
+        "doctor",
+        "--json",
+        AIRFLOW__HYBRID_EXECUTOR__HELD_LIMIT="lots",
+        AIRFLOW__API_AUTH__JWT_SECRET="",
+        AIRFLOW__HYBRID_EXECUTOR__ROUTES_FILE=str(routes),
+        AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE=str(template),
+        AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER="False",
+        AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE=str(tmp_path / "kubeconfig"),
+        AIRFLOW__CELERY__BROKER_URL="redis://user:hunter2@127.0.0.1:1/0",
+        AIRFLOW__CELERY__RESULT_BACKEND="redis://user:hunter2@127.0.0.1:1/1",
+    )
+    assert done.returncode == 1
+    wrong = {found["check"] for found in json.loads(done.stdout) if not found["ok"]}
+    assert wrong == {
+        "settings",
+        "token key",
+        f"pod template {template}",
+        f"pod template {tmp_path / 'none.yaml'}",
+        "broker",
+        "result backend",
+        "Kubernetes API",
+    }
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_the_doctor_reports_a_bad_routes_file_line_by_line(
+    site: Site, healthy: dict[str, str], tmp_path: Path
+) -> None:
+    routes = tmp_path / "routes.yaml"
+    routes.write_text("version: 3\nroutes: 4\n")
+    done = site.run("hybrid", "doctor", AIRFLOW__HYBRID_EXECUTOR__ROUTES_FILE=str(routes), **healthy)
+    assert done.returncode == 1
+    assert f"problem  routes: {routes}:1: version: must be 1" in done.stdout
+    assert f"problem  routes: {routes}:2: routes: must be a list" in done.stdout
+
+
+def test_the_doctor_finds_task_instances_that_nobody_would_adopt(site: Site, healthy: dict[str, str]) -> None:
+    done = site.run("dags", "trigger", "mixed", "--run-id", "left-behind")
+    assert done.returncode == 0, done.stdout + done.stderr
+    engine = create_engine(site.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    change = text(
+        "UPDATE task_instance SET state = :state, executor = :executor"
+        " WHERE run_id = 'left-behind' AND task_id = 'heavy'"
+    )
+    with engine.begin() as connection:
+        changed = connection.execute(change, {"state": "queued", "executor": "KubernetesExecutor"})
+        assert changed.rowcount == 1
+    try:
+        done = site.run("hybrid", "doctor", **healthy)
+        alias = "KubernetesExecutor:hybrid_executor.HybridExecutor"
+        helped = site.run("hybrid", "doctor", AIRFLOW__CORE__EXECUTOR=alias, **healthy)
+    finally:
+        with engine.begin() as connection:
+            connection.execute(change, {"state": None, "executor": None})
+        engine.dispose()
+    assert done.returncode == 1
+    assert "1 unfinished name executor 'KubernetesExecutor'" in done.stdout
+    assert helped.returncode == 0, helped.stdout + helped.stderr
+
+
+def test_the_doctor_says_how_to_migrate(
+    site: Site, healthy: dict[str, str], postgres: SharedPostgres
+) -> None:
+    with postgres.fresh_database() as empty:
+        done = site.run("hybrid", "doctor", AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=empty, **healthy)
+    assert done.returncode == 1
+    assert "problem  ledger: " in done.stdout
+    assert "airflow db migrate" in done.stdout
