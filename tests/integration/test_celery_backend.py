@@ -141,6 +141,34 @@ def test_a_message_in_doubt_is_found_and_not_sent_twice(valkey_url: str) -> None
     assert again.retry_after_s == CONFIG.publish_retry_s
 
 
+def test_a_broker_that_hangs_while_it_takes_messages_gets_each_of_them_once(
+    own_valkey: ValkeyServer, backends: Callable[..., CeleryBackend]
+) -> None:
+    app = celery_app(own_valkey.url_of(1), own_valkey.url_of(1))
+    fast = CeleryConfig(operation_timeout_s=0.3, poll_interval_s=0.1, look_again_s=0.2, absent_after_s=0.5)
+    ears = Ears(backends(app, fast))
+    first = celery_submission(queue="unserved")
+    ears.backend.submit([first])
+    ears.until(Accepted, first.id)
+    batch = {s.id: s for s in (celery_submission(queue="unserved") for _ in range(5))}
+    with redis.Redis.from_url(own_valkey.url_of(1)) as client:
+        client.client_pause(1500, all=False)
+        ears.backend.submit(list(batch.values()))
+        waits = ears.until(Waiting, *batch)
+        assert {o.retry_after_s for o in waits if isinstance(o, Waiting)} == {None}
+
+        def accepted() -> bool:
+            fresh = ears.backend.poll()
+            let_go = [o.submission for o in fresh if isinstance(o, Waiting) and o.retry_after_s]
+            ears.backend.submit([batch[submission] for submission in let_go])
+            ears.heard += fresh
+            return batch.keys() <= {o.submission for o in ears.heard if isinstance(o, Accepted)}
+
+        until(accepted, lambda: ears.heard)
+        ids = [json.loads(entry)["headers"]["id"] for entry in client.lrange("unserved", 0, -1)]
+    assert sorted(ids) == sorted([first.attempt.id, *(s.attempt_id for s in batch)])
+
+
 def test_what_was_handed_over_is_published_before_a_stop_returns(
     valkey_url: str, backends: Callable[..., CeleryBackend]
 ) -> None:
