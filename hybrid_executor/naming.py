@@ -19,6 +19,8 @@ POD_NAME_MAX = 63
 #: Labels that the Kubernetes backend puts on its pods, besides the stock ones.
 LABEL_ATTEMPT = "hybrid-executor/attempt"
 LABEL_SUBMISSION = "hybrid-executor/submission"
+#: Whose it is where several Airflows share a namespace: their scheduler jobs have the same numbers.
+LABEL_DEPLOYMENT = "hybrid-executor/deployment"
 #: The stock label that names the scheduler job which answers for a pod.
 LABEL_OWNER = "airflow-worker"
 #: The stock label that marks every pod of an executor.

@@ -4,7 +4,11 @@ Each option keeps the meaning that it has for the stock executors. Called by
 ``settings.load``; ``config.py`` of each backend says which option is which.
 """
 
+import hashlib
 from typing import Any
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.kubernetes.config import FATAL_WAITING_REASONS, KubernetesConfig
@@ -31,6 +35,7 @@ def kubernetes_config(read: Reader) -> KubernetesConfig:
             read.problem(KUBERNETES, option, f"is not supported and has no effect: {instead}; remove it")
     return KubernetesConfig(
         namespace=read.text(KUBERNETES, "namespace", "default"),
+        deployment=_deployment(read),
         scopes=_scopes(read),
         fatal_waiting_reasons=frozenset(
             read.listed(
@@ -56,6 +61,20 @@ def kubernetes_config(read: Reader) -> KubernetesConfig:
         tcp_keepalive_count=read.integer(KUBERNETES, "tcp_keep_cnt", 6, least=1),
         running_pod_log_lines=read.integer(KUBERNETES, "running_pod_log_lines", 100, least=1),
     )
+
+
+def _deployment(read: Reader) -> str:
+    """A name that all schedulers of one Airflow share and no other has: that of its database.
+
+    Scheduler job ids are counted per database, so in a namespace that two
+    Airflows share they name two schedulers each. No secret goes into it.
+    """
+    try:
+        url = make_url(read.text("database", "sql_alchemy_conn"))
+    except ArgumentError:
+        return KubernetesConfig().deployment
+    place = f"{url.host}:{url.port}/{url.database}"
+    return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
 def _scopes(read: Reader) -> tuple[str | None, ...]:

@@ -385,6 +385,21 @@ class TestTwoSchedulers:
         assert mine.poll() == []
         assert {p["metadata"]["labels"]["airflow-worker"] for p in harness.pods_of(his.id)} == {other.owner}
 
+    def test_two_airflows_in_one_namespace_leave_each_others_pods_alone(
+        self, harness: KubernetesHarness
+    ) -> None:
+        """Their scheduler jobs have the same numbers, because each database counts its own."""
+        mine, other = harness.backend, harness.unstarted(deployment="another")
+        other.owner = mine.owner
+        other.start()
+        sent = harness.submission(Fate.SUCCEEDS)
+        mine.submit([sent])
+        assert Heard(harness).end(sent.id).how is How.SUCCEEDED
+        other.sweep(["no scheduler of the other Airflow"])
+        harness.backend = other
+        Heard(harness).silence([sent.id])
+        assert harness.swept_by_others(sent.id)
+
     def test_whoever_loses_a_pod_to_an_adoption_says_nothing_of_it(
         self, harness: KubernetesHarness, heard: Heard
     ) -> None:

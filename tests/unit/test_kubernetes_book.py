@@ -41,7 +41,7 @@ def pod(submission: SubmissionId = ONE, phase: str = "Pending", **state: Any) ->
         "metadata": {
             "name": f"pod-{submission.attempt_id[-2:]}",
             "namespace": NAMESPACE,
-            "labels": our_labels(submission, "7"),
+            "labels": our_labels(submission, "7", "airflow"),
         },
         "spec": {"nodeName": "node-a", "containers": [{"name": "base"}]},
         "status": {"phase": phase, "containerStatuses": statuses},

@@ -141,7 +141,7 @@ class Session:
         self.upkeep.adopt([s for s in ids if s not in self.creation and not self.book.repeat(s)])
 
     def _works(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        selector = watch_selector(self._owner)
+        selector = watch_selector(self._owner, self._config.deployment)
         reflectors = [
             Reflector(self.api, scope, selector, self.book, self._config.watch).run
             for scope in self._config.watched

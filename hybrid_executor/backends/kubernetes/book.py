@@ -22,7 +22,13 @@ from typing import Any
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_EXECUTOR, LABEL_OWNER, LABEL_SUBMISSION
+from hybrid_executor.naming import (
+    LABEL_ATTEMPT,
+    LABEL_DEPLOYMENT,
+    LABEL_EXECUTOR,
+    LABEL_OWNER,
+    LABEL_SUBMISSION,
+)
 from hybrid_executor.pods.diagnosis import PodPhase, PodView, observe
 
 Pod = Mapping[str, Any]
@@ -75,11 +81,12 @@ def submission_of(pod: Pod) -> SubmissionId | None:
     return SubmissionId(labels[LABEL_ATTEMPT], int(number))
 
 
-def our_labels(submission: SubmissionId, owner: str) -> dict[str, str]:
+def our_labels(submission: SubmissionId, owner: str, deployment: str) -> dict[str, str]:
     """What finds a pod again, whatever a template or mutation hook did to its labels."""
     return {
         LABEL_EXECUTOR: "True",
         LABEL_OWNER: owner,
+        LABEL_DEPLOYMENT: deployment,
         LABEL_ATTEMPT: submission.attempt_id,
         LABEL_SUBMISSION: str(submission.number),
     }
@@ -99,8 +106,8 @@ def waits_for_good(pod: Pod, fatal_reasons: Collection[str]) -> bool:
     )
 
 
-def watch_selector(owner: str) -> str:
-    return f"{LABEL_OWNER}={owner},{LABEL_DONE}!=True"
+def watch_selector(owner: str, deployment: str) -> str:
+    return f"{LABEL_DEPLOYMENT}={deployment},{LABEL_OWNER}={owner},{LABEL_DONE}!=True"
 
 
 class Book:

@@ -58,6 +58,8 @@ class KubernetesConfig:
     """Where the API server is, where pods go, and what becomes of them."""
 
     namespace: str = "default"
+    #: Tells the pods of this Airflow from those of another in the same namespace; a label value.
+    deployment: str = "airflow"
     #: Namespaces that are watched. Empty: ``namespace`` alone. ``(None,)``: all of
     #: them, in one watch (``multi_namespace_mode`` without a list).
     scopes: tuple[str | None, ...] = ()

@@ -162,7 +162,10 @@ class Creation:
         """The pod with the labels that find it again, whatever a hook made of them."""
         pod = dict(self._make_pod(submission))
         meta = dict(pod["metadata"])
-        meta["labels"] = {**(meta.get("labels") or {}), **our_labels(submission.id, self._owner)}
+        meta["labels"] = {
+            **(meta.get("labels") or {}),
+            **our_labels(submission.id, self._owner, self._config.deployment),
+        }
         meta.setdefault("namespace", self._config.namespace)
         if not self._config.watches(meta["namespace"]):
             raise InvalidPod(

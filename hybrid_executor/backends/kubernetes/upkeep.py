@@ -21,7 +21,7 @@ from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.errors import ApiUnavailable
 from hybrid_executor.model.observation import Diagnosis, Ended, How, Observation
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_EXECUTOR, LABEL_OWNER
+from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_DEPLOYMENT, LABEL_EXECUTOR, LABEL_OWNER
 from hybrid_executor.pods.diagnosis import observe
 
 log = logging.getLogger("hybrid_executor.kubernetes")
@@ -255,7 +255,8 @@ class Upkeep:
         if live is None:
             return
         living = ",".join(sorted({*live, self._owner}))
-        selector = f"{OURS},{LABEL_OWNER} notin ({living}),{LABEL_DONE}!=True"
+        ours = f"{OURS},{LABEL_DEPLOYMENT}={self._config.deployment}"
+        selector = f"{ours},{LABEL_OWNER} notin ({living}),{LABEL_DONE}!=True"
         try:
             left = [pod async for pod in self._list(selector) if submission_of(pod) and observe(pod).ended]
         except (Answer, ApiUnavailable):
