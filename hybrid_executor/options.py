@@ -111,6 +111,15 @@ longest wait in a Celery queue. Not set: the broker's visibility timeout
 """,
     ),
     Option(
+        name="flower_url",
+        type="string",
+        default="",
+        example="https://flower.example.org",
+        description="""\
+Where users reach the Flower dashboard. If set, Airflow's navigation has a link to it.
+""",
+    ),
+    Option(
         name="reconcile_interval_s",
         type="float",
         default="30",

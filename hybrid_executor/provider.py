@@ -10,7 +10,12 @@ from hybrid_executor.options import OPTIONS, SECTION, SECTION_DESCRIPTION
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider's metadata; the entry point ``apache_airflow_provider`` names this."""
+    """Return the provider's metadata; the entry point ``apache_airflow_provider`` names this.
+
+    The plugin is not in it: Airflow 3.3 loads the plugins of providers only
+    with ``[core] lazy_discover_providers`` off, and reports one that comes by
+    both ways as an error. It has an entry point ``airflow.plugins`` instead.
+    """
     return {
         "package-name": "airflow-hybrid-executor",
         "name": "Hybrid executor",

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 
 import pytest
 from airflow.executors.base_executor import BaseExecutor
@@ -19,10 +18,10 @@ PUBLIC = [n for n, v in vars(BaseExecutor).items() if not n.startswith("__") and
 
 
 @pytest.fixture
-def executor(monkeypatch: pytest.MonkeyPatch) -> Iterator[HybridExecutor]:
+def executor(monkeypatch: pytest.MonkeyPatch) -> HybridExecutor:
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a secret of this test, " * 4)
     backends = {name: MemoryBackend(MemoryWorld(), name=name) for name in BackendName}
-    yield HybridExecutor(backends=backends, ledger=MemoryLedger())
+    return HybridExecutor(backends=backends, ledger=MemoryLedger())
 
 
 @pytest.mark.parametrize("name", PUBLIC)

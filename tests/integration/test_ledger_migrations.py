@@ -122,7 +122,7 @@ def test_a_database_that_is_away_is_a_problem_too() -> None:
 
 
 def test_the_revisions_that_the_code_names_are_the_scripts() -> None:
-    from hybrid_executor.ledger.manager import LedgerDBManager  # noqa: PLC0415 (imports Airflow)
+    from hybrid_executor.ledger.manager import LedgerDBManager
 
     scripts = ScriptDirectory.from_config(Config(HERE / "alembic.ini")).walk_revisions("base", "heads")
     assert tuple(script.revision for script in scripts)[::-1] == REVISIONS

@@ -1,7 +1,5 @@
 """The scheduler's transaction decides what is sent: real scheduler code, real PostgreSQL."""
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
@@ -44,8 +42,8 @@ class Setup:
 
 
 @pytest.fixture
-def setup(scheduler_side: SchedulerSide) -> Iterator[Setup]:
-    yield Setup(scheduler_side)
+def setup(scheduler_side: SchedulerSide) -> Setup:
+    return Setup(scheduler_side)
 
 
 def test_what_is_committed_is_recorded_and_sent_once_to_the_backend_of_its_queue(setup: Setup):
@@ -109,8 +107,7 @@ def test_a_commit_that_fails_sends_nothing_and_leaves_no_row(setup: Setup):
     setup.side.trigger()
     for _ in range(3):
         with pytest.raises(Exception, match="the disk is full"):
-            for _ in range(3):
-                setup.side.loop(setup.runner)
+            setup.loops()
     setup.executor.heartbeat()
     assert set(setup.received) == queued_before
     assert {str(row["attempt_id"]) for row in setup.ledger_rows()} == {i.attempt_id for i in queued_before}

@@ -43,7 +43,9 @@ def test_nothing_but_the_executor_needs_to_be_set(load: Load) -> None:
     settings = load(API_AUTH__JWT_SECRET="")
     assert settings.problems == ()
     assert settings.notes == ()
-    assert settings == Settings(celery=settings.celery, kubernetes=KubernetesConfig())
+    assert settings == Settings(
+        celery=settings.celery, kubernetes=KubernetesConfig(deployment=settings.kubernetes.deployment)
+    )
 
 
 def test_airflows_own_conf_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,8 +97,8 @@ scheduler_health_check_threshold = 4
     )
 
 
-def test_every_documented_option_is_a_setting() -> None:
-    assert {option.name for option in OPTIONS} <= set(Settings.__dataclass_fields__)
+def test_every_documented_option_is_a_setting_or_the_plugins() -> None:
+    assert {option.name for option in OPTIONS} <= set(Settings.__dataclass_fields__) | {"flower_url"}
 
 
 def test_every_mistake_is_in_the_list_and_has_a_default_in_its_place(load: Load) -> None:
@@ -138,9 +140,11 @@ task_queued_timeout = soon
         assert line in lines
     assert len(settings.problems) == 13
     assert "hunter2" not in lines
-    defaults = Settings(celery=settings.celery, kubernetes=KubernetesConfig())
+    defaults = Settings(
+        celery=settings.celery, kubernetes=KubernetesConfig(deployment=settings.kubernetes.deployment)
+    )
     assert settings == Settings(
-        celery=settings.celery, kubernetes=KubernetesConfig(), problems=settings.problems
+        celery=settings.celery, kubernetes=defaults.kubernetes, problems=settings.problems
     )
     assert defaults.problems == ()
 
@@ -197,6 +201,7 @@ worker_container_tag = 3.3.2
     assert settings.problems == ()
     assert settings.celery.operation_timeout_s == 2.5
     assert settings.kubernetes == KubernetesConfig(
+        deployment=settings.kubernetes.deployment,
         namespace="airflow",
         scopes=("airflow", "team-a"),
         fatal_waiting_reasons=frozenset({"ErrImagePull"}),
@@ -347,3 +352,13 @@ def test_a_routes_file_that_is_no_text_is_a_config_error(load: Load, tmp_path: P
 
 def test_the_section_name_is_the_packages(load: Load) -> None:
     assert SECTION == "hybrid_executor"
+
+
+def test_airflows_on_different_databases_have_different_names_and_no_secret_is_in_them(load: Load) -> None:
+    def deployment(dsn: str) -> str:
+        return load(DATABASE__SQL_ALCHEMY_CONN=dsn).kubernetes.deployment
+
+    first = deployment("postgresql+psycopg2://user:secret@db:5432/first")
+    assert first == deployment("postgresql+psycopg2://user:changed@db:5432/first")
+    assert first != deployment("postgresql+psycopg2://user:secret@db:5432/second")
+    assert "secret" not in first

@@ -99,7 +99,13 @@ def pod_environment(setup: Setup) -> dict[str, str]:
 
 def worker_environment(setup: Setup) -> dict[str, str]:
     """What a Celery worker needs, and Flower: the broker and where results go."""
-    celery = {"worker_send_task_events": True, "task_send_sent_event": True, "result_expires": RESULT_TTL_S}
+    celery = {
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "result_expires": RESULT_TTL_S,
+        # Else a task that ends well while the result store is away is stored as a failure.
+        "result_backend_always_retry": True,
+    }
     return (
         task_environment(setup)
         | {
@@ -133,6 +139,7 @@ def airflow_environment(setup: Setup) -> dict[str, str]:
         ("api_auth", "jwt_secret"): setup.jwt_secret,
         ("api", "secret_key"): setup.session_key,
         ("api", "base_url"): setup.airflow_url,
+        ("hybrid_executor", "flower_url"): setup.flower_url,
         ("api", "host"): LOOPBACK,
         ("api", "port"): str(setup.api_port),
         ("api", "workers"): "1",

@@ -1,0 +1,159 @@
+"""``ports.Tasks``: what the controller believes of Airflow's tables, on the real ones and on the double."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from hybrid_executor import contract
+from hybrid_executor.model.attempt import Attempt, BackendName, Route, TaskAddress, WorkloadKind
+from hybrid_executor.model.errors import Unavailable
+from hybrid_executor.ports import Tasks
+from tests.fixtures.airflow_double import FakeTasks, Row
+from tests.fixtures.airflow_side import SchedulerSide
+
+ATTEMPT = "8a1c54a0-1111-4222-8333-444455556666"
+
+
+class Double:
+    """The double, with one task instance."""
+
+    def __init__(self) -> None:
+        self.fake = FakeTasks()
+        self.tasks: Tasks = self.fake
+        self.address = TaskAddress(dag_id="many", task_id="work", run_id="r", map_index=0)
+        self.fake.rows[self.address] = Row(self.address, "scheduled", "", "7")
+        self.ti_id = "ti"
+
+    def set(self, state: str, attempt_id: str = ATTEMPT) -> None:
+        self.fake.rows[self.address].state = state
+        self.fake.rows[self.address].attempt_id = attempt_id
+
+    def break_it(self) -> None:
+        self.fake.away = True
+
+
+class Real:
+    """Airflow's tables in PostgreSQL, with one task instance."""
+
+    def __init__(self, side: SchedulerSide) -> None:
+        from airflow.executors.base_executor import BaseExecutor
+
+        self.side = side
+        side.serialize(celery=1)
+        side.trigger()
+        generator = contract.WorkloadTokens(BaseExecutor().jwt_generator, 3600)
+        self.tasks: Tasks = contract.AirflowTasks(tokens=generator, scheduler_grace_s=30.0)
+        self.sql(
+            "insert into job (job_type, state, latest_heartbeat, id)"
+            " values ('SchedulerJob', 'running', now(), 7)"
+        )
+        self.sql("update dag_run set state = 'running'")
+        (row,) = [r for r in side.rows() if r.task_id == "work"]
+        self.ti_id = str(row.id)
+        self.sql("update task_instance set map_index = 0, queued_by_job_id = 7 where task_id = 'work'")
+        self.address = TaskAddress(dag_id="many", task_id="work", run_id=row.run_id, map_index=0)
+
+    def sql(self, statement: str, **values: object) -> list:
+        from airflow import settings
+
+        with settings.engine.begin() as connection:
+            result = connection.execute(text(statement), values)
+            return list(result.mappings()) if result.returns_rows else []
+
+    def set(self, state: str, attempt_id: str = ATTEMPT) -> None:
+        self.sql(
+            "update task_instance set state = :s, external_executor_id = :a where task_id = 'work'",
+            s=state,
+            a=attempt_id,
+        )
+
+    def break_it(self) -> None:
+        self.sql("alter table task_instance rename to hidden")
+
+
+@pytest.fixture(params=["double", "airflow"])
+def side(request: pytest.FixtureRequest) -> Double | Real:
+    if request.param == "double":
+        return Double()
+    return Real(request.getfixturevalue("scheduler_side"))
+
+
+def attempt(side: Double | Real, attempt_id: str = ATTEMPT) -> Attempt:
+    return Attempt(
+        id=attempt_id,
+        kind=WorkloadKind.TASK,
+        workload_id=side.ti_id,
+        address=side.address,
+        queue="default",
+        priority=1,
+        route=Route(backend=BackendName.CELERY, rule="test"),
+        queued_at=datetime.now(UTC),
+    )
+
+
+def test_a_witness_says_what_the_row_says_and_a_missing_row_is_left_out(side):
+    side.set("running")
+    stranger = TaskAddress(dag_id="many", task_id="nobody", run_id="r")
+    found = side.tasks.witnesses({side.address, stranger})
+    assert set(found) == {side.address}
+    witness = found[side.address]
+    assert (witness.state, witness.attempt_id, witness.owner) == ("running", ATTEMPT, "7")
+
+
+def test_only_an_attempt_that_is_still_queued_and_carried_is_to_be_run_again(side):
+    side.set("queued")
+    assert side.tasks.parcel(attempt(side)) is not None
+    assert side.tasks.parcel(attempt(side, str(uuid4()))) is None
+    side.set("running")
+    assert side.tasks.parcel(attempt(side)) is None
+
+
+def test_nothing_to_ask_is_answered_with_nothing(side):
+    assert side.tasks.witnesses(set()) == {}
+    side.tasks.refresh_queued([])
+
+
+def test_a_database_that_does_not_answer_is_unavailable_and_nothing_else(side):
+    side.break_it()
+    with pytest.raises(Unavailable):
+        side.tasks.witnesses({side.address})
+    with pytest.raises(Unavailable):
+        side.tasks.refresh_queued([attempt(side)])
+
+
+def test_the_clock_of_a_queued_task_starts_anew_and_that_of_no_other(scheduler_side):
+    side = Real(scheduler_side)
+    then = datetime.now(UTC) - timedelta(hours=1)
+    for state, attempt_id, refreshed in (
+        ("queued", ATTEMPT, True),
+        ("running", ATTEMPT, False),
+        ("queued", str(uuid4()), False),
+    ):
+        side.set(state, attempt_id)
+        side.sql("update task_instance set queued_dttm = :then", then=then)
+        side.tasks.refresh_queued([attempt(side)])
+        (row,) = side.sql("select queued_dttm from task_instance where task_id = 'work'")
+        assert (row["queued_dttm"] > then) is refreshed
+
+
+def test_a_scheduler_lives_as_long_as_it_beats(scheduler_side):
+    side = Real(scheduler_side)
+    assert "7" in side.tasks.live_owners()
+    side.sql("update job set latest_heartbeat = now() - interval '1 hour' where id = 7")
+    assert "7" not in side.tasks.live_owners()
+
+
+def test_a_parcel_made_anew_carries_a_token_for_this_task_instance(scheduler_side):
+    import json
+
+    import jwt
+
+    side = Real(scheduler_side)
+    side.set("queued")
+    parcel = side.tasks.parcel(attempt(side))
+    payload = json.loads(side.tasks.payload(parcel, fresh_token=True))
+    claims = jwt.decode(payload["token"], options={"verify_signature": False})
+    assert claims["sub"] == payload["ti"]["id"] == side.ti_id
+    assert claims["exp"] - claims["iat"] == 3600
