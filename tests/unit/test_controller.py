@@ -1,0 +1,300 @@
+"""The controller's promises one by one, over the shipped fakes; ``test_controller_machine`` mixes them."""
+
+import pytest
+
+from hybrid_executor.backends.memory import MemoryBackend, MemoryWorld
+from hybrid_executor.controller import LINGER_S, Controller
+from hybrid_executor.inflight import Flight, Inflight
+from hybrid_executor.ledger.memory import MemoryLedger
+from hybrid_executor.lifecycle import Phase, Policy
+from hybrid_executor.model.attempt import BackendName, SubmissionId
+from hybrid_executor.model.observation import Diagnosis, How, Waiting
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.record import Outcome
+from tests.fixtures.airflow_double import FakeTasks, Heard, ManualClock, Row, make_flight
+
+CELERY, KUBERNETES = BackendName.CELERY, BackendName.KUBERNETES
+RECONCILE_S = 5.0
+TOKEN_LIFE_S = 1000.0
+
+
+class Recorder(MemoryBackend):
+    """A backend in memory that also keeps what it was told to do."""
+
+    def __init__(self, world: MemoryWorld, name: BackendName) -> None:
+        super().__init__(world, name=name)
+        self.payloads: list[str] = []
+        self.released: list[SubmissionId] = []
+        self.cancelled: list[SubmissionId] = []
+
+    def submit(self, batch):
+        self.payloads += [submission.payload for submission in batch]
+        super().submit(batch)
+
+    def release(self, ids):
+        self.released += ids
+        super().release(ids)
+
+    def cancel(self, ids):
+        self.cancelled += ids
+        super().cancel(ids)
+
+
+class Rig:
+    """One controller and everything around it."""
+
+    def __init__(self) -> None:
+        self.clock, self.ledger, self.tasks, self.heard = ManualClock(), MemoryLedger(), FakeTasks(), Heard()
+        self.worlds = {name: MemoryWorld() for name in BackendName}
+        self.backends = {name: Recorder(world, name) for name, world in self.worlds.items()}
+        for backend in self.backends.values():
+            backend.start()
+        self.controller = Controller(
+            backends=self.backends,
+            ledger=self.ledger,
+            tasks=self.tasks,
+            listener=self.heard,
+            inflight=Inflight(parallelism=32, limits={KUBERNETES: 2}, held_limit=100),
+            policy=Policy(),
+            clock=self.clock,
+            owner="1",
+            token_life_s=TOKEN_LIFE_S,
+            reconcile_interval_s=RECONCILE_S,
+        )
+        self.controller.step()
+
+    def queue(self, **options: object) -> Flight:
+        """A task that the scheduler has queued and committed."""
+        flight = make_flight(**options)
+        address = flight.attempt.address
+        assert address
+        self.tasks.rows[address] = Row(address, "queued", flight.attempt.id, "1")
+        self.controller.release(flight)
+        return flight
+
+    def row(self, flight: Flight) -> Row:
+        assert flight.attempt.address
+        return self.tasks.rows[flight.attempt.address]
+
+    def run(self, flight: Flight) -> None:
+        """Its process starts, and Airflow knows."""
+        assert self.tasks.run(flight.attempt)
+        self.worlds[flight.backend].start(flight.id)
+
+    def steps(self, seconds: float = 0.0, count: int = 1) -> None:
+        for _ in range(count):
+            self.clock.elapsed_s += seconds
+            self.controller.step()
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_nothing_is_sent_while_the_ledger_can_not_be_written(rig: Rig):
+    rig.ledger.away = True
+    flight = rig.queue()
+    rig.steps(count=3)
+    assert rig.worlds[CELERY].received == []
+    assert flight.reason is Reason.LEDGER_UNAVAILABLE
+    rig.ledger.away = False
+    rig.steps()
+    assert rig.worlds[CELERY].received == [flight.id]
+    assert [record.id for record in rig.ledger.records] == [flight.id]
+
+
+def test_a_second_submission_is_recorded_before_it_is_sent(rig: Rig):
+    flight = rig.queue()
+    rig.steps()
+    rig.worlds[CELERY].end(flight.id, How.FAILED, Diagnosis(reason=Reason.EVICTED))
+    rig.steps()
+    rig.ledger.away = True
+    rig.steps(seconds=60.0)
+    assert [i.number for i in rig.worlds[CELERY].received] == [1]
+    rig.ledger.away = False
+    rig.steps()
+    assert [i.number for i in rig.worlds[CELERY].received] == [1, 2]
+    assert [(record.id.number, record.outcome) for record in rig.ledger.records] == [
+        (1, Outcome.REPLACED),
+        (2, None),
+    ]
+
+
+def test_an_end_is_released_only_when_it_is_recorded(rig: Rig):
+    """A pod is the only witness of its end until the ledger has it."""
+    flight = rig.queue()
+    rig.steps()
+    rig.run(flight)
+    rig.ledger.away = True
+    rig.row(flight).state = "success"
+    rig.worlds[CELERY].end(flight.id, How.SUCCEEDED)
+    rig.steps(count=3)
+    assert rig.backends[CELERY].released == []
+    rig.ledger.away = False
+    rig.steps()
+    assert rig.backends[CELERY].released == [flight.id]
+    assert rig.ledger.records[0].outcome is Outcome.SUCCEEDED
+
+
+def test_an_attempt_that_died_before_it_started_costs_no_retry_and_says_so(rig: Rig):
+    flight = rig.queue()
+    rig.steps()
+    rig.worlds[CELERY].end(flight.id, How.FAILED, Diagnosis(reason=Reason.EVICTED, message="node is drained"))
+    rig.steps()
+    rig.steps(seconds=60.0)
+    assert rig.heard.events == []
+    assert [text for _, _, text in rig.heard.notes if "node is drained" in text and "no retry" in text]
+    assert [i.number for i in rig.worlds[CELERY].received] == [1, 2]
+
+
+def test_a_failure_is_not_told_once_the_task_instance_carries_another_attempt(rig: Rig):
+    flight = rig.queue()
+    rig.steps()
+    rig.run(flight)
+    rig.row(flight).attempt_id = "a newer one"
+    rig.worlds[CELERY].end(flight.id, How.FAILED, Diagnosis(reason=Reason.OOM_KILLED))
+    rig.steps()
+    assert rig.heard.events == []
+    assert rig.ledger.records[0].outcome is Outcome.FAILED
+
+
+def test_the_clock_of_a_known_wait_is_set_back_again_and_again(rig: Rig):
+    held = [rig.queue(backend=KUBERNETES) for _ in range(3)][-1]
+    rig.worlds[CELERY].away = True
+    away = rig.queue()
+    rig.steps()
+    for _ in range(3):
+        rig.tasks.refreshed.clear()
+        rig.steps(seconds=RECONCILE_S, count=2)
+        assert {held.attempt.id, away.attempt.id} <= set(rig.tasks.refreshed)
+
+
+def test_a_reason_that_was_not_seen_for_long_explains_no_wait(rig: Rig):
+    """A message that a worker took and forgot: Airflow's own timeout is what ends that."""
+    flight = rig.queue()
+    rig.steps()
+    rig.backends[CELERY].adopt = lambda ids: setattr(flight, "looked_up", False)
+    flight.reason, flight.reason_seen_s = Reason.IN_QUEUE, rig.clock.elapsed_s
+    rig.steps(seconds=RECONCILE_S)
+    assert flight.attempt.id in rig.tasks.refreshed
+    rig.clock.elapsed_s += 100 * RECONCILE_S
+    rig.tasks.refreshed.clear()
+    rig.steps()
+    assert rig.tasks.refreshed == []
+
+
+def test_a_token_that_waited_is_signed_anew_and_a_fresh_one_is_not(rig: Rig):
+    rig.queue()
+    rig.steps()
+    rig.worlds[CELERY].away = True
+    rig.queue()
+    rig.steps()
+    rig.worlds[CELERY].away = False
+    rig.steps(seconds=TOKEN_LIFE_S / 10, count=2)
+    assert rig.backends[CELERY].payloads == ["parcel first", "parcel first", "parcel fresh"]
+
+
+def test_all_who_waited_for_a_backend_go_when_one_of_them_got_through(rig: Rig):
+    rig.worlds[CELERY].away = True
+    flights = [rig.queue() for _ in range(10)]
+    rig.steps(seconds=10.0, count=8)
+    assert {flight.phase for flight in flights} <= {Phase.BACKOFF, Phase.SENT}
+    rig.worlds[CELERY].away = False
+    rig.queue()
+    rig.steps(count=3)
+    assert len(rig.worlds[CELERY].received) == 11
+
+
+def test_a_newer_attempt_withdraws_the_older_one_and_waits_for_its_end(rig: Rig):
+    old = rig.queue(task_id="t")
+    rig.steps()
+    rig.backends[CELERY].cancel = rig.backends[CELERY].cancelled.extend  # its process takes its time
+    new = rig.queue(task_id="t")
+    rig.steps(count=3)
+    assert rig.backends[CELERY].cancelled == [old.id]
+    assert rig.worlds[CELERY].received == [old.id]
+    rig.worlds[CELERY].end(old.id, How.CANCELLED)
+    rig.steps()
+    assert rig.worlds[CELERY].received == [old.id, new.id]
+    assert rig.heard.events == []
+
+
+def test_a_withdrawn_attempt_whose_request_may_have_been_heard_is_looked_for(rig: Rig):
+    """It backs off after a lost answer: its pod may exist although nobody has seen it."""
+    flight = rig.queue()
+    rig.steps()
+    rig.backends[CELERY]._seen.append(Waiting(flight.id, Reason.API_UNAVAILABLE, "lost", retry_after_s=9.0))
+    rig.controller._observe()
+    assert flight.phase is Phase.BACKOFF
+    rig.controller.revoke(flight)
+    assert rig.backends[CELERY].cancelled == [flight.id]
+
+
+def test_what_airflow_has_gone_on_without_is_withdrawn_after_its_grace(rig: Rig):
+    flight = rig.queue()
+    rig.steps()
+    rig.run(flight)
+    rig.steps()
+    rig.row(flight).state = "failed"
+    rig.steps(seconds=RECONCILE_S)
+    assert rig.backends[CELERY].cancelled == []
+    rig.steps(seconds=LINGER_S)
+    assert rig.backends[CELERY].cancelled == [flight.id]
+    assert rig.heard.events == []
+
+
+def test_an_attempt_that_another_scheduler_adopted_is_let_be(rig: Rig):
+    flight = rig.queue()
+    rig.steps()
+    rig.row(flight).owner = "2"
+    rig.steps(seconds=RECONCILE_S)
+    assert rig.controller.inflight.get(flight.attempt.id) is None
+    assert rig.backends[CELERY].cancelled == rig.backends[CELERY].released == []
+
+
+def test_an_end_waits_while_the_metadata_database_is_away(rig: Rig):
+    flight = rig.queue()
+    rig.steps()
+    rig.run(flight)
+    rig.tasks.away = True
+    rig.worlds[CELERY].end(flight.id, How.FAILED, Diagnosis(reason=Reason.OOM_KILLED))
+    rig.steps(count=3)
+    assert rig.heard.events == []
+    rig.tasks.away = False
+    rig.steps()
+    assert [state for _, state in rig.heard.events] == ["failed"]
+    assert rig.heard.failures[flight.key].reason is Reason.OOM_KILLED
+
+
+def test_an_adopted_attempt_is_asked_for_and_not_sent_again(rig: Rig):
+    flight = rig.queue()
+    rig.steps()
+    successor = make_flight(attempt_id=flight.attempt.id, task_id=flight.attempt.address.task_id)
+    successor.phase, successor.recorded, successor.parcel = Phase.SENT, True, None
+    rig.controller.inflight.remove(flight)
+    rig.controller.adopt([successor])
+    rig.steps(count=3)
+    assert rig.worlds[CELERY].received == [flight.id]
+    assert successor.phase is Phase.ACCEPTED
+
+
+def test_an_adopted_attempt_that_was_never_sent_is_sent_as_its_next_submission(rig: Rig):
+    flight = make_flight()
+    flight.phase, flight.recorded, flight.parcel = Phase.SENT, True, None
+    assert flight.attempt.address
+    rig.tasks.rows[flight.attempt.address] = Row(flight.attempt.address, "queued", flight.attempt.id, "1")
+    rig.ledger.record([rig.controller.row_of(flight)], [])
+    rig.controller.adopt([flight])
+    rig.steps()
+    rig.steps(seconds=60.0)
+    assert [i.number for i in rig.worlds[CELERY].received] == [2]
+
+
+def test_a_step_without_a_change_asks_nobody(rig: Rig):
+    rig.queue()
+    rig.queue(backend=KUBERNETES)
+    rig.steps(count=3)
+    queries, writes = rig.tasks.queries, rig.ledger.writes
+    rig.steps(count=10)
+    assert (rig.tasks.queries, rig.ledger.writes) == (queries, writes)
