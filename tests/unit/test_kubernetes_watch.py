@@ -1,7 +1,10 @@
-"""The watch's parser, and what answers of an API server mean: pure, without a server."""
+"""The watch's parser, and what answers of an API server mean: without a server."""
 
+import asyncio
 import json
 import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,10 +13,10 @@ from hypothesis import strategies as st
 
 from hybrid_executor.backends.kubernetes.answer import Answer, creation_answer, read_answer
 from hybrid_executor.backends.kubernetes.client import keepalive_options
-from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig, WatchTiming
 from hybrid_executor.backends.kubernetes.creation import Gate
 from hybrid_executor.backends.kubernetes.upkeep import delete_options
-from hybrid_executor.backends.kubernetes.watch import Changed, Removed, Stream
+from hybrid_executor.backends.kubernetes.watch import Changed, Reflector, Removed, Stream
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Rejected, Waiting
 from hybrid_executor.model.reason import Reason
@@ -154,3 +157,51 @@ def test_keepalive_options_are_the_users() -> None:
             connection.setsockopt(*option)
         assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
+
+
+class OneWatch:
+    """An API whose list is empty and whose watches end in silence at the server's own timeout."""
+
+    def __init__(self) -> None:
+        self.lists = 0
+        self.watches: list[str] = []
+
+    async def pages(self, scope: str | None, selector: str) -> AsyncIterator[dict[str, Any]]:
+        self.lists += 1
+        yield {"metadata": {"resourceVersion": str(10 * self.lists)}, "items": []}
+
+    @asynccontextmanager
+    async def watch(
+        self, scope: str | None, query: Mapping[str, str], deadline_s: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.watches.append(query["resourceVersion"])
+        yield self._silence(float(query["timeoutSeconds"]))
+
+    async def _silence(self, seconds: float) -> AsyncIterator[bytes]:
+        await asyncio.sleep(seconds)
+        for chunk in ():
+            yield chunk
+
+
+class Nobody:
+    """A sink that needs to know nothing."""
+
+    def listing(self, scope: str | None, began: float) -> None: ...
+
+    def listed(self, scope: str | None) -> None: ...
+
+    def changed(self, pod: Any) -> None: ...
+
+    def removed(self, pod: Any) -> None: ...
+
+
+async def test_a_watch_that_ends_without_a_word_not_even_a_bookmark_is_not_believed_af36998() -> None:
+    api = OneWatch()
+    timing = WatchTiming(server_timeout_min_s=1, server_timeout_max_s=1, backoff_first_s=0.01)
+    reflector = asyncio.create_task(Reflector(api, None, "", Nobody(), timing).run())  # type: ignore[arg-type]
+    async with asyncio.timeout(10):
+        while len(api.watches) < 2:
+            await asyncio.sleep(0.02)
+    reflector.cancel()
+    assert api.lists == 2
+    assert api.watches == ["10", "20"]
