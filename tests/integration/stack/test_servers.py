@@ -44,6 +44,26 @@ def test_valkey_refuses_a_client_without_password(own_valkey: ValkeyServer) -> N
         client.ping()
 
 
+def test_both_servers_listen_on_the_loopback_alone(
+    own_postgres: PostgresServer, own_valkey: ValkeyServer
+) -> None:
+    for server in (own_postgres, own_valkey):
+        assert server.port
+        assert listening_addresses(server.port) == {"0100007F"}
+
+
+def listening_addresses(port: int) -> set[str]:
+    """The addresses, as the kernel writes them, on which something listens at this port."""
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    return {
+        line[1].partition(":")[0] for line in lines if line[3] == "0A" and line[1].endswith(f":{port:04X}")
+    }
+
+
 def test_a_stopped_postgres_leaves_no_process(own_postgres: PostgresServer) -> None:
     pid = own_postgres.process.pid
     assert pid
