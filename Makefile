@@ -1,8 +1,9 @@
 # One command each; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check fmt mutants lock clean
+.PHONY: help install demo test chaos check fmt mutants lock clean
 BIN := .venv/bin
 WORKERS ?= auto
+SEEDS ?= 5
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -13,8 +14,11 @@ install: ## the virtual environment, from the hashed lock
 demo: install ## everything up, the example DAGs run, until Ctrl-C (ONCE=1: until they have run)
 	@exec $(BIN)/hybrid-executor standalone $(if $(ONCE),--once)
 
-test: install ## the whole test suite
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
+test: install ## the test suite
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos $(ARGS)
+
+chaos: install ## kills and outages on the whole stack, SEEDS of them at random moments (SEED=n: from this one)
+	@CHAOS_SEEDS=$(SEEDS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests/chaos $(ARGS)
 
 check: install ## style, types, layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -315,7 +315,8 @@ class HybridExecutor(BaseExecutor):
     def debug_dump(self) -> None:
         """Log every attempt in flight, on SIGUSR2."""
         for flight in self._controller.inflight if self._controller else ():
-            self.log.info("%s %s %s %s", flight.id, flight.backend, flight.phase.name, flight.reason or "")
+            log.info("in flight: %s %s %s %s", flight.id, flight.backend, flight.phase.name, flight.reason)
+        log.info("End of attempts in flight")
 
     # --- adoption ---------------------------------------------------------------------------
 

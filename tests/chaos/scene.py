@@ -1,0 +1,173 @@
+"""What chaos tests look at: lines that tasks wrote, pods, ledger rows, slots, and the scheduler's log."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from hybrid_executor.standalone.stack.client import ApiRefused
+from hybrid_executor.standalone.stack.probes import kube_get
+from tests.fixtures.stack import RunningStack, wait_until
+
+TASK_PODS = "/api/v1/namespaces/default/pods"
+#: A block of a log from "Traceback" to the line that names the exception.
+TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ |+].*\n|\n)+.*")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a task wrote: it has started, or it is about to end."""
+
+    run_id: str
+    task_id: str
+    kind: str
+    at: float
+
+
+@dataclass
+class Scene:
+    """The stack and its traces."""
+
+    stack: RunningStack
+    #: Where the scheduler is told at which point to die.
+    order: Path
+    _log_begins: int = field(default=0, init=False)
+
+    # --- doing -------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Count the scheduler's log from here on."""
+        self._log_begins = len(self.stack.log("scheduler"))
+
+    def heal(self) -> None:
+        """Bring back whatever is down."""
+        for service in self.stack.stack.services():
+            self.stack.restart(service.name)
+        self.stack.wait_healthy(120)
+
+    def make_pool(self, name: str, slots: int) -> None:
+        self.stack.client.call("POST", "/pools", {"name": name, "slots": slots})
+
+    def die_at(self, point: str, times: int = 1) -> None:
+        """Order the scheduler to kill itself when it gets to a point for the n-th time."""
+        written = self.order.with_suffix(".new")
+        written.write_text(f"{point} {times}")
+        written.rename(self.order)
+
+    def wait_death(self, deadline_s: float = 40) -> None:
+        """Wait until the order was carried out."""
+        wait_until(lambda: not self.order.exists(), deadline_s, lambda: "the scheduler never got there")
+
+    def fail_run(self, dag_id: str, run_id: str) -> None:
+        """What a user does: mark a whole run failed."""
+        self.stack.client.call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", {"state": "failed"})
+
+    def fail_task(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """What a user does: mark one task failed."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        self.stack.client.call("PATCH", path, {"new_state": "failed"})
+
+    def clear_task(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """What a user does: clear a task that runs."""
+        body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}
+        self.stack.client.call("POST", f"/dags/{dag_id}/clearTaskInstances", body)
+
+    def touch(self, name: str) -> None:
+        """Let tasks go on that wait for this file."""
+        (self.stack.stack.setup.data / name).touch()
+
+    # --- looking -----------------------------------------------------------------------
+
+    def lines(self, run_id: str) -> list[Line]:
+        path = self.stack.stack.setup.data / "lines"
+        words = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [Line(run, task, kind, float(at)) for run, task, kind, at, _ in words if run == run_id]
+
+    def starts(self, run_id: str) -> Counter[str]:
+        """How often each task of a run was executed."""
+        return Counter(line.task_id for line in self.lines(run_id) if line.kind == "start")
+
+    def running(self, run_id: str, prefix: str) -> dict[str, float]:
+        """The tasks that run now, with the time when they started."""
+        seen: dict[str, float] = {}
+        for line in self.lines(run_id):
+            if line.kind == "start" and line.task_id.startswith(prefix):
+                seen[line.task_id] = line.at
+            else:
+                seen.pop(line.task_id, None)
+        return seen
+
+    def count(self, dag_id: str, run_id: str, *states: str) -> int:
+        """How many task instances of a run are in one of these states."""
+        return sum(state in states for state in self.stack.states(dag_id, run_id).values())
+
+    def pods(self) -> list[str]:
+        return [pod["metadata"]["name"] for pod in kube_get(self.stack.kubeconfig, TASK_PODS)["items"]]
+
+    def open_rows(self) -> list[Any]:
+        """Ledger rows that have not ended."""
+        query = sa.text(
+            "SELECT dag_id, task_id, attempt_id, submission, waits_for FROM hybrid_submission"
+            " WHERE ended_at IS NULL"
+        )
+        with self.stack.db.connect() as connection:
+            return list(connection.execute(query).all())
+
+    def slots_taken(self) -> list[str]:
+        """The attempts that the scheduler has in flight, as it says itself on SIGUSR2."""
+        begin = len(self.stack.log("scheduler"))
+        pid = self.stack.pid("scheduler")
+        assert pid
+        os.kill(pid, signal.SIGUSR2)
+        end = "End of attempts in flight"
+        wait_until(lambda: end in self.stack.log("scheduler")[begin:], 20, lambda: "no dump in the log")
+        shown = self.stack.log("scheduler")[begin:].partition(end)[0]
+        return [line for line in shown.splitlines() if "in flight: " in line]
+
+    # --- what must hold ------------------------------------------------------------------
+
+    def check_each_ran_once(self, dag_id: str, run_id: str) -> None:
+        """Every task of the run ended in success, and was executed exactly once."""
+        states = self.stack.states(dag_id, run_id)
+        log = self.stack.log("scheduler")[self._log_begins :]
+        assert set(states.values()) == {"success"}, f"{states}\n{log[-6000:]}"
+        starts = self.starts(run_id)
+        assert starts == Counter(states.keys()), {t: n for t, n in starts.items() if n != 1}
+
+    def check_nothing_is_left(self, deadline_s: float = 30) -> None:
+        """No pod, no slot, no open ledger row."""
+        wait_until(lambda: not self.pods(), deadline_s, lambda: f"pods left: {self.pods()}")
+        wait_until(lambda: not self.open_rows(), deadline_s, lambda: f"rows left open: {self.open_rows()}")
+        assert not self.slots_taken()
+
+    def check_scheduler_log(self) -> None:
+        """Nothing of ours was raised: neither into Airflow's loop nor in a thread of our own."""
+        log = self.stack.log("scheduler")[self._log_begins :]
+        ours = [found for found in TRACEBACK.findall(log) if "/hybrid_executor/" in found]
+        assert not ours, ours[0]
+
+
+def eventually(ask: Any, deadline_s: float = 20) -> Any:
+    """The answer of a call that fails while what it asks is away."""
+    deadline = time.monotonic() + deadline_s
+    while True:
+        try:
+            return ask()
+        except (
+            OSError,
+            http.client.HTTPException,
+            json.JSONDecodeError,
+            ApiRefused,
+            sa.exc.OperationalError,
+        ):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.3)
