@@ -18,8 +18,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["standalone"]:
         return standalone(given[1:])
-    print(USAGE)
-    return 0 if given in (["-h"], ["--help"]) else 2
+    if given in (["-h"], ["--help"]):
+        print(USAGE)
+        return 0
+    if given:
+        print(f"hybrid-executor: no command {given[0]!r}", file=sys.stderr)
+    print(USAGE, file=sys.stderr)
+    return 2
 
 
 def standalone(arguments: Sequence[str]) -> int:

@@ -45,7 +45,7 @@ class AirflowClient:
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run; its id, which we choose, so that a lost answer starts no second one."""
-        run_id = f"demo-{uuid4()}"
+        run_id = f"demo-{uuid4().hex[:12]}"
         body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})}
         for left in reversed(range(TRIES)):
             try:

@@ -29,7 +29,7 @@ from hybrid_executor.standalone.stack.view import Line, Run, read_lines, table, 
 TAG = "demo"
 REFRESH_S = 0.5
 PARSED_S = 60.0
-PIPE_WIDTH = 150
+PIPE_WIDTH = 160
 #: All example runs together; a newcomer's machine may be slow.
 RUNS_S = 600.0
 MARKS = {Event.READY: "[green]up[/]  ", Event.DIED: "[red]died[/]", Event.RESTARTED: "[yellow]up[/]  "}
@@ -126,7 +126,7 @@ class Demo:
         """Look after the services, then draw what runs where."""
         self.check(stack)
         if self.console.is_terminal and (lines := self.lines(stack, since)):
-            live.update(table(lines, max(5, self.console.height - 6)), refresh=True)
+            live.update(table(lines, max(5, self.console.height - 6), self.console.width), refresh=True)
         time.sleep(REFRESH_S)
 
     def lines(self, stack: Stack, since: datetime) -> list[Line]:
@@ -138,7 +138,7 @@ class Demo:
 
     def conclude(self, lines: Sequence[Line], problems: Sequence[str]) -> int:
         """The last table, what is wrong, and the exit code."""
-        self.console.print(table(lines))
+        self.console.print(table(lines, width=self.console.width))
         for problem in problems:
             self.say(f"[red]wrong[/] {escape(problem)}")
         if not problems:
@@ -163,6 +163,7 @@ class Demo:
     def stop(self, stack: Stack) -> None:
         """End every process, and say so."""
         begin = time.monotonic()
+        self.say("stopping")
         stack.stop()
         self.say(f"everything stopped ({time.monotonic() - begin:.1f} s)")
 

@@ -10,12 +10,24 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import sqlalchemy as sa
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
 #: Queues that ask for a pod where nothing else is configured, as ``[hybrid_executor] kubernetes_queues``.
 KUBERNETES_QUEUES = ("kubernetes",)
 COLOURS = {"success": "green", "failed": "red", "running": "cyan", "up_for_retry": "yellow"}
+#: A terminal at least so wide shows pod names whole.
+WIDE = 160
+#: How a submission that was not the last ended, by its outcome in the ledger.
+EARLIER = {
+    "succeeded": "tried again",
+    "failed": "tried again",
+    "replaced": "sent again",
+    "revoked": "withdrawn",
+}
+#: What is unique in a pod's name: thirteen characters of the attempt's id and the submission.
+POD_TAIL = 16
 #: Oldest run first; within a run in the order in which tasks were queued.
 QUERY = sa.text("""
     SELECT ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.state, ti.queue AS asked_queue,
@@ -86,18 +98,29 @@ def asked_backend(queue: str, kubernetes_queues: Sequence[str]) -> str:
     return "kubernetes" if wants_pod else "celery"
 
 
-def table(lines: Sequence[Line], height: int | None = None) -> Table:
-    """The lines as a table; the newest ``height`` of them."""
-    shown = lines[-height:] if height else lines
-    made = Table(title=None, expand=False)
-    for heading in ("DAG", "task", "queue", "backend", "worker or pod", "state"):
-        made.add_column(heading, overflow="fold")
-    made.add_column("seconds", justify="right")
-    for line in shown:
+def table(lines: Sequence[Line], height: int | None = None, width: int = WIDE) -> Table:
+    """The lines as a table of one row each; the newest ``height`` of them.
+
+    Where ``width`` is short of whole pod names, what is unique in them is kept.
+    """
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for heading in ("DAG", "task", "queue", "backend"):
+        made.add_column(heading, no_wrap=True)
+    made.add_column("worker or pod", no_wrap=True, min_width=POD_TAIL + 1)
+    made.add_column("state", no_wrap=True)
+    made.add_column("seconds", no_wrap=True, min_width=5, justify="right")
+    for line in lines[-height:] if height else lines:
         state = Text(line.state, style=COLOURS.get(line.state, "dim"))
         seconds = "" if line.seconds is None else f"{line.seconds:.1f}"
-        made.add_row(line.run[0], line.task, line.queue, line.backend or "", line.where or "", state, seconds)
+        where = _short(line) if width < WIDE else line.where or ""
+        made.add_row(line.run[0], line.task, line.queue, line.backend or "", where, state, seconds)
     return made
+
+
+def _short(line: Line) -> str:
+    where = line.where or ""
+    is_long_pod = line.backend == "kubernetes" and len(where) > POD_TAIL
+    return f"…{where[-POD_TAIL:]}" if is_long_pod else where
 
 
 def _problems(line: Line, kubernetes_queues: Sequence[str]) -> list[str]:
@@ -140,9 +163,8 @@ def _state(row: Mapping[str, object], is_last: bool) -> str:
         state = _text(row["state"]) or "waiting"
         waits = _text(row["waits_for"])
         return f"{state}: {waits}" if waits and state == "queued" else state
-    # The ledger says how the process ended; that it was not the last means the task went on.
-    outcome = _text(row["outcome"]) or "open"
-    return "tried again" if outcome == "succeeded" else outcome
+    # The ledger says how the process ended; that it was not the last means that the task went on.
+    return EARLIER.get(_text(row["outcome"]) or "", "open")
 
 
 def _seconds(begin: object, end: object, now: datetime) -> float | None:

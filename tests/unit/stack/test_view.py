@@ -4,8 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.console import Console
 
-from hybrid_executor.standalone.stack.view import Line, asked_backend, lines_of, verdict
+from hybrid_executor.standalone.stack.view import WIDE, Line, asked_backend, lines_of, table, verdict
 
 RUN = ("etl", "run-1")
 RUNS = {RUN: "success"}
@@ -67,6 +68,28 @@ def test_a_mapped_task_is_shown_with_its_index_and_a_waiting_one_with_its_reason
         [ROW | {"map_index": 2, "state": "queued", "waits_for": "Quota", "start_date": None}], NOW
     )
     assert (line.task, line.state, line.seconds) == ("load[2]", "queued: Quota", None)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [("succeeded", "tried again"), ("failed", "tried again"), ("replaced", "sent again"), (None, "open")],
+)
+def test_an_earlier_submission_says_what_came_of_it(outcome: str | None, words: str) -> None:
+    first, _ = lines_of([ROW | {"outcome": outcome}, ROW | {"submission": 2}], NOW)
+    assert first.state == words
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, WIDE])
+def test_a_line_is_one_row_on_any_terminal_and_keeps_what_names_its_pod(width: int) -> None:
+    pod = replace(
+        LINE, queue="kubernetes", backend="kubernetes", where=f"{'a-long-name-' * 3}ov4uihuuwi5dw-1"
+    )
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(table([LINE, pod], width=width))
+    rows = [row for row in capture.get().splitlines() if row.strip()]
+    assert len(rows) == 4  # heading, rule, two lines
+    assert width < 80 or "ov4uihuuwi5dw-1" in rows[-1]
 
 
 def test_queues_may_be_globs() -> None:
