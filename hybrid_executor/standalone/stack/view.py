@@ -19,6 +19,8 @@ KUBERNETES_QUEUES = ("kubernetes",)
 COLOURS = {"success": "green", "failed": "red", "running": "cyan", "up_for_retry": "yellow"}
 #: A terminal at least so wide shows pod names whole.
 WIDE = 160
+#: One narrower than this has no room for DAGs.
+NARROW = 100
 #: How a submission that was not the last ended, by its outcome in the ledger.
 EARLIER = {
     "succeeded": "tried again",
@@ -101,19 +103,20 @@ def asked_backend(queue: str, kubernetes_queues: Sequence[str]) -> str:
 def table(lines: Sequence[Line], height: int | None = None, width: int = WIDE) -> Table:
     """The lines as a table of one row each; the newest ``height`` of them.
 
-    Where ``width`` is short of whole pod names, what is unique in them is kept.
+    Where ``width`` is short of whole pod names, what is unique in them is kept;
+    on a very narrow terminal the DAG is left out.
     """
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for heading in ("DAG", "task", "queue", "backend"):
+    left_out = 1 if width < NARROW else 0
+    for heading in ("DAG", "task", "queue", "backend", "worker or pod", "state")[left_out:]:
         made.add_column(heading, no_wrap=True)
-    made.add_column("worker or pod", no_wrap=True, min_width=POD_TAIL + 1)
-    made.add_column("state", no_wrap=True)
-    made.add_column("seconds", no_wrap=True, min_width=5, justify="right")
+    made.add_column("seconds", no_wrap=True, justify="right")
     for line in lines[-height:] if height else lines:
         state = Text(line.state, style=COLOURS.get(line.state, "dim"))
         seconds = "" if line.seconds is None else f"{line.seconds:.1f}"
         where = _short(line) if width < WIDE else line.where or ""
-        made.add_row(line.run[0], line.task, line.queue, line.backend or "", where, state, seconds)
+        cells = (line.run[0], line.task, line.queue, line.backend or "", where, state, seconds)
+        made.add_row(*cells[left_out:])
     return made
 
 
