@@ -20,7 +20,7 @@ COLOURS = {"success": "green", "failed": "red", "running": "cyan", "up_for_retry
 #: A terminal at least so wide shows pod names whole.
 WIDE = 160
 #: One narrower than this has no room for DAGs.
-NARROW = 100
+NARROW = 108
 #: How a submission that was not the last ended, by its outcome in the ledger.
 EARLIER = {
     "succeeded": "tried again",
