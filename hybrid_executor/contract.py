@@ -368,9 +368,7 @@ def unfinished_by_executor(engine: Engine) -> dict[str, int]:
     named = TaskInstance.executor
     states = (TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED, TaskInstanceState.RUNNING)
     counted = (
-        select(named, func.count())
-        .where(named.is_not(None), TaskInstance.state.in_(states))
-        .group_by(named)
+        select(named, func.count()).where(named.is_not(None), TaskInstance.state.in_(states)).group_by(named)
     )
     with engine.connect() as connection:
         return {str(name): int(count) for name, count in connection.execute(counted)}

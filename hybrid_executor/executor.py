@@ -399,6 +399,13 @@ def _flight_of(attempt: Attempt, row: SubmissionRecord) -> Flight:
         attempt=replace(attempt, route=route, queued_at=row.queued_at),
         key=contract.key_of(attempt.address) if attempt.address else attempt.workload_id,
         number=row.id.number,
-        phase=Phase.SENT,
+        phase=_phase_of(row),
         recorded=True,
     )
+
+
+def _phase_of(row: SubmissionRecord) -> Phase:
+    """How far a submission had come when its scheduler died, as far as that was recorded."""
+    if row.started_at:
+        return Phase.STARTED
+    return Phase.ACCEPTED if row.submitted_at else Phase.SENT

@@ -66,6 +66,11 @@ class Flight:
     def is_sent(self) -> bool:
         return self.phase in SENT_PHASES
 
+    @property
+    def may_live(self) -> bool:
+        """Whether a process of it may exist: it is with its backend, or an answer may have been lost."""
+        return self.is_sent or (self.phase is Phase.BACKOFF and self.recorded)
+
     def view(self) -> AttemptView:
         return AttemptView(
             attempt_id=self.attempt.id,
@@ -136,7 +141,7 @@ class Inflight:
         self._counts[flight.backend][flight.phase] -= 1
         _discard(self._by_key, flight.key, attempt.id)
         _discard(self._by_workload, attempt.workload_id, attempt.id)
-        if not any(other.is_sent for other in self.others_of(flight)):
+        if not any(other.may_live for other in self.others_of(flight)):
             for waiting_id in self._blocked.pop(attempt.workload_id, ()):
                 if (waiting := self._flights.get(waiting_id)) and waiting.phase is Phase.READY:
                     self._push_ready(waiting)
@@ -179,7 +184,8 @@ class Inflight:
         if not self._counts[backend][Phase.BACKOFF]:
             return
         for flight in self:
-            if flight.backend is backend and flight.phase is Phase.BACKOFF and flight.reason in reasons:
+            waits = flight.backend is backend and flight.phase is Phase.BACKOFF and not flight.revoked
+            if waits and flight.reason in reasons:
                 self.ready(flight)
 
     # --- what goes next --------------------------------------------------------------
@@ -214,7 +220,7 @@ class Inflight:
             flight = self._flights.get(attempt_id)
             if flight is None or flight.phase is not Phase.READY or flight.ticket != ticket:
                 heapq.heappop(heap)
-            elif any(other.is_sent for other in self.others_of(flight)):
+            elif any(other.may_live for other in self.others_of(flight)):
                 heapq.heappop(heap)
                 flight.reason = Reason.EARLIER_ATTEMPT
                 self._blocked[flight.attempt.workload_id].append(attempt_id)
@@ -226,7 +232,7 @@ class Inflight:
         while self._timers and self._timers[0][0] <= now_s:
             _, ticket, attempt_id = heapq.heappop(self._timers)
             flight = self._flights.get(attempt_id)
-            if flight and flight.phase is Phase.BACKOFF and flight.ticket == ticket:
+            if flight and flight.phase is Phase.BACKOFF and flight.ticket == ticket and not flight.revoked:
                 self.ready(flight, reason=flight.reason)
 
     # --- capacity --------------------------------------------------------------------

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hybrid_executor.backends.memory import MemoryBackend, MemoryWorld, Run
-from hybrid_executor.controller import LINGER_S, Controller
+from hybrid_executor.controller import Controller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.memory import MemoryLedger
 from hybrid_executor.lifecycle import Phase, Policy
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.observation import Diagnosis, How
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.reconcile import LINGER_S
 from tests.fixtures.airflow_double import FakeTasks, Heard, ManualClock, Row, make_attempt
 
 PARALLELISM = 5
@@ -184,7 +185,7 @@ class Everything(RuleBasedStateMachine):
                     attempt=attempt,
                     key=row.address,
                     number=record.id.number,
-                    phase=Phase.SENT,
+                    phase=Phase.ACCEPTED if record.submitted_at else Phase.SENT,
                     recorded=True,
                 )
             )

@@ -1,0 +1,97 @@
+"""What is due to be written to the ledger, in one transaction, and what may go once it is written.
+
+It keeps everything until the ledger has taken it, in the order in which it
+happened, and releases an end in its backend only after that: until then the
+pod stays as its witness. ``controller`` and ``reconcile`` write into it; only
+``controller`` has it written.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from hybrid_executor.inflight import Flight
+from hybrid_executor.model.attempt import BackendName, SubmissionId
+from hybrid_executor.model.errors import LedgerUnavailable
+from hybrid_executor.model.observation import Diagnosis
+from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
+from hybrid_executor.ports import Backend, Clock, Ledger
+
+log = logging.getLogger("hybrid_executor")
+
+
+class Journal:
+    """Changes of one scheduler that its ledger does not have yet."""
+
+    def __init__(
+        self, *, ledger: Ledger, backends: Mapping[BackendName, Backend], clock: Clock, owner: str
+    ) -> None:
+        self._ledger = ledger
+        self._backends = backends
+        self._clock = clock
+        self._owner = owner
+        self._changes: list[Change] = []
+        self._released: dict[BackendName, list[SubmissionId]] = {}
+        self._away = False
+
+    def change(self, change: Change) -> None:
+        """Note new values of a row."""
+        self._changes.append(change)
+
+    def end(self, flight: Flight, outcome: Outcome, diagnosis: Diagnosis | None) -> None:
+        """Note the end of a flight's current submission; its witness may go once that is written."""
+        if flight.recorded:
+            self.change(
+                Change(
+                    id=flight.id,
+                    ended_at=self._clock.now(),
+                    outcome=outcome,
+                    reason=diagnosis.reason if diagnosis else None,
+                    message=diagnosis.message if diagnosis else None,
+                    exit_code=diagnosis.exit_code if diagnosis else None,
+                )
+            )
+        self.let_go(flight.backend, flight.id)
+
+    def let_go(self, backend: BackendName, submission: SubmissionId) -> None:
+        """Release a submission in its backend as soon as everything noted so far is written."""
+        self._released.setdefault(backend, []).append(submission)
+
+    def write(self, unrecorded: Sequence[Flight] = ()) -> bool:
+        """Write rows of new submissions and all changes; say whether they are durable.
+
+        One transaction, and none where nothing is due.
+        """
+        if not (unrecorded or self._changes or self._released):
+            return True
+        try:
+            self._ledger.record([self.row_of(flight) for flight in unrecorded], self._changes)
+        except LedgerUnavailable as error:
+            if not self._away:
+                log.warning("the ledger can't be written; nothing unrecorded is sent: %s", error)
+            self._away = True
+            return False
+        if self._away:
+            log.info("the ledger is written again")
+        self._away = False
+        for flight in unrecorded:
+            flight.recorded = True
+        released, self._released, self._changes = self._released, {}, []
+        for name, ids in released.items():
+            self._backends[name].release(ids)
+        return True
+
+    def row_of(self, flight: Flight) -> SubmissionRecord:
+        """The ledger row of a flight's current submission, as it stands before it is sent."""
+        attempt = flight.attempt
+        return SubmissionRecord(
+            id=flight.id,
+            kind=attempt.kind,
+            workload_id=attempt.workload_id,
+            address=attempt.address,
+            queue=attempt.queue,
+            backend=attempt.route.backend,
+            rule=attempt.route.rule,
+            pod_template_file=attempt.route.pod_template_file,
+            scheduler_job=self._owner,
+            queued_at=attempt.queued_at,
+        )
