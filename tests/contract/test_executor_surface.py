@@ -13,6 +13,7 @@ from hybrid_executor.backends.memory import MemoryBackend, MemoryWorld
 from hybrid_executor.executor import HybridExecutor
 from hybrid_executor.ledger.memory import MemoryLedger
 from hybrid_executor.model.attempt import BackendName
+from tests.fixtures.airflow_double import make_flight
 
 PUBLIC = [n for n, v in vars(BaseExecutor).items() if not n.startswith("__") and inspect.isfunction(v)]
 
@@ -54,6 +55,20 @@ def test_an_executor_that_was_not_started_answers_what_the_api_server_asks(execu
     executor.debug_dump()
     executor.end()
     executor.terminate()
+
+
+def test_held_attempts_leave_both_numbers_of_slots(executor: HybridExecutor):
+    executor.start()
+    inflight = executor.controller.inflight
+    free = executor.slots_available
+    sent, held = make_flight(), make_flight(backend=BackendName.KUBERNETES)
+    for flight in (sent, held):
+        inflight.add(flight)
+    inflight.take(0.0)
+    inflight.back_off(held, until_s=60.0)
+    assert executor.slots_occupied == 1
+    assert executor.slots_available == free - 1
+    executor.end()
 
 
 def test_revoking_what_it_does_not_know_raises_emits_and_changes_nothing(executor: HybridExecutor):
@@ -108,6 +123,7 @@ def test_constructing_opens_no_connection_and_starts_no_thread_or_process(tmp_pa
         "AIRFLOW__CORE__EXECUTOR": "hybrid_executor.HybridExecutor",
         "AIRFLOW__API_AUTH__JWT_SECRET": "a secret of this test, " * 4,
         "AIRFLOW__CELERY__BROKER_URL": "redis://127.0.0.1:1/0",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql+psycopg2://nobody:x@127.0.0.1:1/none",
     }
     script = textwrap.dedent(CONSTRUCT)
     done = subprocess.run(

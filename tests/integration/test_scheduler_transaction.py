@@ -210,3 +210,30 @@ def test_attempts_that_were_recorded_and_never_sent_are_sent_by_who_adopts_them(
         time.sleep(0.1)
     assert len(setup.received) == 2
     assert {i.number for i in setup.received} == {2}
+
+
+def test_a_ledger_that_is_away_at_adoption_costs_no_attempt(setup: Setup):
+    from airflow import settings
+    from airflow.jobs.job import Job
+    from airflow.utils.session import create_session
+
+    setup.side.serialize(celery=2, kubernetes=1)
+    setup.side.trigger()
+    setup.loops()
+    sent = list(setup.received)
+    assert len(sent) == 3
+    for backend in setup.backends.values():
+        backend.stop(1.0)
+    with create_session(scoped=False) as session:
+        session.get(Job, setup.runner.job.id).state = "failed"
+    with settings.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE hybrid_submission RENAME TO hidden"))
+    setup.new_scheduler()
+    assert setup.runner.adopt_or_reset_orphaned_tasks() == 0
+    setup.loops()
+    assert set(setup.side.states().values()) == {"queued"}
+    with settings.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE hidden RENAME TO hybrid_submission"))
+    setup.loops()
+    assert len(setup.executor.controller.inflight) == 3
+    assert setup.received == sent

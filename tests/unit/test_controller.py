@@ -1,9 +1,11 @@
 """The controller's promises one by one, over the shipped fakes; ``test_controller_machine`` mixes them."""
 
+from dataclasses import replace
+
 import pytest
 
 from hybrid_executor.backends.memory import MemoryBackend, MemoryWorld
-from hybrid_executor.controller import LINGER_S, Controller
+from hybrid_executor.controller import Controller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.memory import MemoryLedger
 from hybrid_executor.lifecycle import Phase, Policy
@@ -239,7 +241,7 @@ def test_what_airflow_has_gone_on_without_is_withdrawn_after_its_grace(rig: Rig)
     rig.row(flight).state = "failed"
     rig.steps(seconds=RECONCILE_S)
     assert rig.backends[CELERY].cancelled == []
-    rig.steps(seconds=LINGER_S)
+    rig.steps(seconds=60.0)
     assert rig.backends[CELERY].cancelled == [flight.id]
     assert rig.heard.events == []
 
@@ -298,3 +300,18 @@ def test_a_step_without_a_change_asks_nobody(rig: Rig):
     queries, writes = rig.tasks.queries, rig.ledger.writes
     rig.steps(count=10)
     assert (rig.tasks.queries, rig.ledger.writes) == (queries, writes)
+
+
+def test_rows_that_a_dead_scheduler_left_open_are_closed_with_what_became_of_the_task(rig: Rig):
+    """Tasks that ended while no scheduler lived are never offered for adoption."""
+    ended, adoptable = make_flight(), make_flight()
+    for flight, state in ((ended, "success"), (adoptable, "running")):
+        assert flight.attempt.address
+        row = replace(rig.controller.row_of(flight), scheduler_job="dead")
+        rig.ledger.record([row], [])
+        rig.tasks.rows[flight.attempt.address] = Row(flight.attempt.address, state, flight.attempt.id, "dead")
+    rig.tasks.live = {"1", "another that lives"}
+    rig.steps(seconds=RECONCILE_S, count=2)
+    found = {record.id: record for record in rig.ledger.records}
+    assert found[ended.id].outcome is Outcome.SUCCEEDED
+    assert found[adoptable.id].ended_at is None
