@@ -148,6 +148,8 @@ def airflow_environment(setup: Setup) -> dict[str, str]:
         ("kubernetes_executor", "namespace"): "default",
         ("kubernetes_executor", "pod_template_file"): str(setup.state / "pod_template.yaml"),
         # A scheduler that was killed is noticed, and its tasks adopted, within seconds.
+        ("scheduler", "scheduler_heartbeat_sec"): "2",
+        # Of the DAG processor, for want of an option of its own.
         ("scheduler", "job_heartbeat_sec"): "2",
         ("scheduler", "scheduler_health_check_threshold"): "8",
         ("scheduler", "orphaned_tasks_check_interval"): "5",
