@@ -43,7 +43,7 @@ from hybrid_executor.model.attempt import (
     TaskAddress,
 )
 from hybrid_executor.model.errors import Unavailable
-from hybrid_executor.model.observation import Diagnosis, Ended, Observation
+from hybrid_executor.model.observation import Diagnosis, Ended, Observation, Rejected
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
 from hybrid_executor.ports import Backend, Clock, Ledger, Listener, Tasks
@@ -93,7 +93,6 @@ class Controller:
             close=self._close,
         )
         self._undecided: list[tuple[BackendName, Observation]] = []
-        self._away: set[BackendName] = set()
 
     # --- taking attempts in -------------------------------------------------------------
 
@@ -112,6 +111,7 @@ class Controller:
     def adopt(self, flights: Sequence[Flight]) -> None:
         """Take in attempts of a dead scheduler; their backends are asked what became of them."""
         for flight in flights:
+            flight.started_s = self._clock.monotonic_s()
             self.inflight.add(flight)
             self._journal.change(Change(id=flight.id, scheduler_job=self._owner))
         self._reconciler.look_up(flights)
@@ -186,8 +186,7 @@ class Controller:
             case Retry(after_s=after_s, reason=reason, message=message):
                 flight.refusals += 1
                 self._note_wait(flight, reason, message)
-                if reason in AWAY:
-                    self._away.add(flight.backend)
+                self._note_presence(flight.backend, away=reason in AWAY)
                 self.inflight.back_off(flight, self._clock.monotonic_s() + after_s)
             case Resubmit(after_s=after_s, diagnosis=diagnosis):
                 self._resubmit(flight, after_s, diagnosis)
@@ -195,6 +194,8 @@ class Controller:
                 self._close(flight, Outcome.SUCCEEDED, None)
                 self._listener.succeeded(flight.key)
             case Fail(diagnosis=diagnosis):
+                if isinstance(observation, Rejected):
+                    self._note_presence(flight.backend, away=False)
                 self._close(flight, Outcome.FAILED, diagnosis)
                 self._listener.failed(flight.key, diagnosis)
             case Close(outcome=outcome, diagnosis=diagnosis):
@@ -209,15 +210,21 @@ class Controller:
         if flight.phase < Phase.STARTED is decision.phase:
             self._log(flight, "started", decision.where or "")
             self._journal.change(Change(id=flight.id, started_at=now, where=decision.where))
+            flight.started_s = self._clock.monotonic_s()
         if decision.external_name:
             flight.refusals = 0
-            if flight.backend in self._away:
-                self._away.discard(flight.backend)
-                self.inflight.wake(flight.backend, AWAY)
+            self._note_presence(flight.backend, away=False)
         if decision.phase > flight.phase:
             self.inflight.advance(flight, decision.phase)
         if decision.reason:
             self._note_wait(flight, decision.reason, decision.message)
+
+    def _note_presence(self, backend: BackendName, *, away: bool) -> None:
+        """Remember whether a backend answers what it is given."""
+        if away:
+            self.inflight.away(backend)
+        else:
+            self.inflight.back(backend, AWAY)
 
     def _note_wait(self, flight: Flight, reason: Reason, message: str) -> None:
         if (flight.reason, flight.message) != (reason, message):

@@ -8,7 +8,9 @@ Capacity. What is *sent* (SENT, ACCEPTED, STARTED) never exceeds ``[core]
 parallelism``, nor a backend's own limit. An attempt that waits for a backend
 (which is full, or has let it go for a while) is *held*: it is left out of the
 occupied slots, up to ``held_limit`` per backend, so that one backend's backlog
-never keeps the scheduler from queueing for the other.
+never keeps the scheduler from queueing for the other. A backend that is *away*
+is given one attempt at a time, to see whether it is back: more would only take
+places in ``[core] parallelism`` from the other.
 """
 
 import heapq
@@ -46,6 +48,8 @@ class Flight:
     message: str = ""
     #: When ``reason`` was last seen to hold, monotonic seconds.
     reason_seen_s: float = 0.0
+    #: When its process was first seen to run, monotonic seconds.
+    started_s: float = 0.0
     #: When the parcel's token was signed, monotonic seconds.
     signed_s: float = 0.0
     #: Since when the metadata database has gone on without it, monotonic seconds.
@@ -98,6 +102,7 @@ class Inflight:
         self._ready: dict[BackendName, list[tuple[int, int, str]]] = {b: [] for b in BackendName}
         self._timers: list[tuple[float, int, str]] = []
         self._blocked: defaultdict[str, list[str]] = defaultdict(list)
+        self._away: set[BackendName] = set()
         self._tickets = itertools.count()
 
     # --- membership ------------------------------------------------------------------
@@ -179,10 +184,15 @@ class Inflight:
         flight.looked_up = False
         self.back_off(flight, until_s)
 
-    def wake(self, backend: BackendName, reasons: Collection[Reason]) -> None:
-        """End the waits of attempts that ``backend`` let go for one of ``reasons``: it is back."""
-        if not self._counts[backend][Phase.BACKOFF]:
+    def away(self, backend: BackendName) -> None:
+        """Note that ``backend`` does not answer."""
+        self._away.add(backend)
+
+    def back(self, backend: BackendName, reasons: Collection[Reason]) -> None:
+        """Note that ``backend`` answers; if it was away, the waits that it gave for ``reasons`` end."""
+        if backend not in self._away:
             return
+        self._away.discard(backend)
         for flight in self:
             waits = flight.backend is backend and flight.phase is Phase.BACKOFF and not flight.revoked
             if waits and flight.reason in reasons:
@@ -205,7 +215,7 @@ class Inflight:
         heads = [
             (heap[0], backend)
             for backend, heap in self._ready.items()
-            if not self.is_full(backend) and self._settle_head(heap)
+            if self._takes_more(backend) and self._settle_head(heap)
         ]
         if not heads:
             return None
@@ -249,10 +259,15 @@ class Inflight:
         limit = self._limits.get(backend, 0)
         return bool(limit) and self.sent(backend) >= limit
 
+    def _takes_more(self, backend: BackendName) -> bool:
+        if backend in self._away and self._counts[backend][Phase.SENT]:
+            return False
+        return not self.is_full(backend)
+
     def held(self, backend: BackendName) -> int:
         """Attempts that wait for this backend and leave the slots, at most ``held_limit``."""
         waiting = self._counts[backend][Phase.BACKOFF]
-        if self.is_full(backend):
+        if backend in self._away or self.is_full(backend):
             waiting += self._counts[backend][Phase.READY]
         return min(waiting, self._held_limit)
 

@@ -26,6 +26,9 @@ ALIVE = frozenset({"queued", "running", "restarting"})
 #: How long a process may live on after Airflow has gone on without it, before it is withdrawn:
 #: a task's supervisor reports the state first and ends its log after that.
 LINGER_S = 15.0
+#: How long a process may take from its start to the task's: it imports Airflow and the DAG, on a busy node
+#: many at once. Whoever takes the task for stuck meanwhile would withdraw a process that lives.
+START_GRACE_S = 60.0
 #: Reconciliations between two sweeps while the same schedulers live.
 SWEEP_EVERY = 20
 #: Rows of dead schedulers that one reconciliation looks at.
@@ -116,7 +119,10 @@ class Reconciler:
         if flight.looked_up:
             # Its backend has not answered since the last look-up: it is away.
             return True
-        age_s = self._clock.monotonic_s() - flight.reason_seen_s
+        now_s = self._clock.monotonic_s()
+        if flight.phase is Phase.STARTED:
+            return now_s - flight.started_s <= START_GRACE_S
+        age_s = now_s - flight.reason_seen_s
         return flight.reason is not None and age_s <= 3 * self._interval_s
 
     def look_up(self, flights: Sequence[Flight]) -> None:

@@ -13,6 +13,7 @@ from hybrid_executor.model.attempt import BackendName, SubmissionId
 from hybrid_executor.model.observation import Diagnosis, How, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
+from hybrid_executor.reconcile import START_GRACE_S
 from tests.fixtures.airflow_double import FakeTasks, Heard, ManualClock, Row, make_flight
 
 CELERY, KUBERNETES = BackendName.CELERY, BackendName.KUBERNETES
@@ -201,11 +202,56 @@ def test_all_who_waited_for_a_backend_go_when_one_of_them_got_through(rig: Rig):
     rig.worlds[CELERY].away = True
     flights = [rig.queue() for _ in range(10)]
     rig.steps(seconds=10.0, count=8)
-    assert {flight.phase for flight in flights} <= {Phase.BACKOFF, Phase.SENT}
+    assert {flight.phase for flight in flights} <= {Phase.READY, Phase.BACKOFF, Phase.SENT}
     rig.worlds[CELERY].away = False
     rig.queue()
-    rig.steps(count=3)
+    rig.steps(count=4)
     assert len(rig.worlds[CELERY].received) == 11
+
+
+def test_a_backend_that_is_away_gets_one_attempt_at_a_time_and_leaves_the_slots_to_the_other(rig: Rig):
+    rig.worlds[CELERY].away = True
+    urgent = [rig.queue(priority=100) for _ in range(60)]
+    rig.steps(seconds=1.0, count=2)
+    assert rig.controller.inflight.occupied() <= 1
+    others = [rig.queue(backend=KUBERNETES, priority=1) for _ in range(2)]
+    rig.steps()
+    assert set(rig.worlds[KUBERNETES].received) == {flight.id for flight in others}
+    for _ in range(20):
+        rig.steps(seconds=1.0)
+        assert rig.controller.inflight.sent(CELERY) <= 1
+    rig.worlds[CELERY].away = False
+    rig.steps(seconds=1.0, count=40)
+    assert len(rig.worlds[CELERY].received) == 30, "parallelism is 32, and two pods run"
+    assert {flight.phase for flight in urgent} == {Phase.READY, Phase.ACCEPTED}
+
+
+def test_a_refusal_for_another_reason_shows_that_a_backend_is_back(rig: Rig):
+    inflight = rig.controller.inflight
+    rig.worlds[KUBERNETES].away = True
+    flights = [rig.queue(backend=KUBERNETES) for _ in range(2)]
+    rig.steps(count=2)
+    rig.backends[KUBERNETES].poll = list
+    rig.steps(seconds=2.0)
+    [sent] = [flight for flight in flights if flight.phase is Phase.SENT]
+    quota = Waiting(sent.id, Reason.QUOTA, "exceeded", retry_after_s=30.0)
+    rig.backends[KUBERNETES].poll = lambda: [quota]
+    rig.steps()
+    assert [flight.phase for flight in flights if flight is not sent] == [Phase.SENT]
+    assert inflight.sent(KUBERNETES) == 1
+
+
+def test_a_process_that_has_started_is_given_time_to_start_the_task(rig: Rig):
+    flight = rig.queue()
+    rig.steps()
+    rig.worlds[CELERY].start(flight.id)
+    rig.steps()
+    rig.steps(seconds=RECONCILE_S)
+    assert rig.tasks.refreshed[-1:] == [flight.attempt.id]
+    rig.steps(seconds=START_GRACE_S)
+    count = len(rig.tasks.refreshed)
+    rig.steps(seconds=RECONCILE_S)
+    assert len(rig.tasks.refreshed) == count
 
 
 def test_a_newer_attempt_withdraws_the_older_one_and_waits_for_its_end(rig: Rig):

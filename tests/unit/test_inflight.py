@@ -85,7 +85,8 @@ def test_attempts_wake_when_their_backend_is_back_and_others_do_not():
     for flight, reason in ((away, Reason.API_UNAVAILABLE), (quota, Reason.QUOTA)):
         flight.reason = reason
         flights.back_off(flight, until_s=60.0)
-    flights.wake(KUBERNETES, {Reason.API_UNAVAILABLE})
+    flights.away(KUBERNETES)
+    flights.back(KUBERNETES, {Reason.API_UNAVAILABLE})
     assert flights.take(1.0) == [away]
 
 

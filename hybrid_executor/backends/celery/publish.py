@@ -129,8 +129,11 @@ class Publisher:
         return self._pipelined and bool(getattr(producer, "supports_batch_publish", False))
 
     def _connect(self) -> Any:
+        channel = self._connection.default_channel
+        if self._producer is not None and self._pipelined:
+            # What is sent into a connection that died unnoticed is in doubt, which a ping spares it.
+            channel.client.ping()
         if self._producer is None:
-            channel = self._connection.default_channel
             self._producer = self._app.amqp.Producer(channel, auto_declare=False)
         return self._producer
 
