@@ -7,7 +7,7 @@ nothing.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard, TypeVar
@@ -275,6 +275,17 @@ def read_adoptable(tis: Sequence[TaskInstance], session: Session) -> dict[str, A
                     queued_at=row.queued_dttm or datetime.now(UTC),
                 )
     return found
+
+
+def restart_wait(tis: Iterable[TaskInstance]) -> None:
+    """Start the clock of ``task_queued_timeout`` anew for adopted ones that are queued; Airflow commits it.
+
+    While no scheduler lived nothing could bring them on, and the scheduler that
+    adopts them may look for stuck ones before the executor's next heartbeat.
+    """
+    for ti in tis:
+        if ti.state == TaskInstanceState.QUEUED:
+            ti.queued_dttm = datetime.now(UTC)
 
 
 class AirflowTasks:

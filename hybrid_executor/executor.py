@@ -328,6 +328,7 @@ class HybridExecutor(BaseExecutor):
         attempts = contract.read_adoptable(tis, session)
         unknown = self._adopt(list(attempts.values()))
         adopted = {ti_id for ti_id, attempt in attempts.items() if attempt.id not in unknown}
+        contract.restart_wait(ti for ti in tis if str(ti.id) in adopted)
         return [ti for ti in tis if str(ti.id) not in adopted]
 
     def _adopt(self, attempts: Sequence[Attempt]) -> set[str]:

@@ -186,6 +186,24 @@ def test_a_killed_schedulers_attempts_are_adopted_and_none_is_sent_twice(setup: 
     assert all(row["outcome"] == "succeeded" for row in setup.ledger_rows())
 
 
+def test_an_adopted_attempt_is_not_taken_for_stuck_because_no_scheduler_lived(setup: Setup):
+    from airflow.jobs.job import Job
+    from airflow.utils.session import create_session
+
+    setup.side.serialize(celery=2)
+    setup.side.trigger()
+    setup.loops()
+    for backend in setup.backends.values():
+        backend.stop(1.0)
+    with create_session(scoped=False) as session:
+        session.get(Job, setup.runner.job.id).state = "failed"
+        session.execute(text("update task_instance set queued_dttm = now() - interval '1 hour'"))
+    setup.new_scheduler()
+    assert setup.runner.adopt_or_reset_orphaned_tasks() == 0
+    setup.runner._handle_tasks_stuck_in_queued()
+    assert set(setup.side.states().values()) == {"queued"}
+
+
 def test_attempts_that_were_recorded_and_never_sent_are_sent_by_who_adopts_them(setup: Setup, monkeypatch):
     from airflow.jobs.job import Job
     from airflow.utils.session import create_session
