@@ -142,7 +142,6 @@ class Stack:
             after=("postgres",),
             once=True,
             done=lambda: write_private(stamp, schema_version()),
-            ready_s=120,
         )
 
     def _is_migrated(self) -> bool:

@@ -49,7 +49,7 @@ class Service:
     once: bool = False
     #: Called when a service that runs once has ended well.
     done: Callable[[], None] = lambda: None
-    ready_s: float = 60.0
+    ready_s: float = 120.0
     #: Stopped in ascending order, those of one number together.
     stop_rank: int = 0
 
