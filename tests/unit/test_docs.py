@@ -1,18 +1,23 @@
 """The generated page is up to date, and the examples of the how-to guides work."""
 
 import re
+import tomllib
 from configparser import ConfigParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from packaging.requirements import Requirement
 
 from docs.generate_reference import PAGE, configuration_page
 from hybrid_executor.model.attempt import BackendName
+from hybrid_executor.model.reason import Reason
 from hybrid_executor.options import OPTIONS
 from hybrid_executor.routing import RoutingTable, parse_routes
 
-ROUTE_TASKS = Path(__file__).parents[2] / "docs" / "how-to" / "route-tasks.md"
+ROOT = Path(__file__).parents[2]
+ROUTE_TASKS = ROOT / "docs" / "how-to" / "route-tasks.md"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def blocks(language: str) -> list[str]:
@@ -53,3 +58,34 @@ def test_the_guides_hook_moves_a_retry_to_kubernetes() -> None:
         ti = SimpleNamespace(try_number=try_number, queue="default")
         hook(ti)
         assert ti.queue == queue
+
+
+def test_every_reason_is_explained_once() -> None:
+    page = (ROOT / "docs" / "reference" / "reasons.md").read_text(encoding="utf-8")
+    explained = re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)
+    assert sorted(explained) == sorted(str(reason) for reason in Reason)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_inside_the_repository_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_page_of_the_documentation_is_in_its_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {str(page.relative_to(ROOT / "docs")) for page in PAGES if ROOT / "docs" in page.parents}
+    assert {page for page in pages - {"README.md"} if f"({page})" not in index} == set()
+
+
+def test_every_dependency_says_what_it_earns() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    named = {Requirement(line).name for line in lines} - {project["name"]}
+    page = (ROOT / "docs" / "explanation" / "dependencies.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `([\w-]+)` \|", page, flags=re.MULTILINE), key=str.lower) == sorted(
+        named, key=str.lower
+    )
