@@ -40,6 +40,9 @@ def standalone(arguments: Sequence[str]) -> int:
     except state.StateInUse as busy:
         print(busy, file=sys.stderr)
         return 3
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        print(f"{error.filename}: {error.strerror}; choose another --state folder", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

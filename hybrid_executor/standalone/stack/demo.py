@@ -201,20 +201,31 @@ def read_files(engine: sa.Engine) -> set[str]:
         return {Path(file).name for (file,) in connection.execute(sa.text(query)) if file}
 
 
+def folder(text: str) -> Path:
+    """A folder that is there; argparse says the rest."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return path
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line, shared with ``hybrid-executor standalone``."""
     made = argparse.ArgumentParser(
         prog="hybrid-executor standalone", description="The whole product on this machine."
     )
     made.add_argument(
-        "--state", type=Path, default=Path(".demo"), help="the one folder that everything is kept in"
+        "--state",
+        type=Path,
+        default=Path(".demo"),
+        help="the one folder that everything is kept in (.demo)",
     )
-    made.add_argument("--dags", type=Path, default=None, help="DAG folder; the examples by default")
+    made.add_argument("--dags", type=folder, default=None, help="DAG folder; the examples by default")
     made.add_argument("--once", action="store_true", help="run the DAGs tagged 'demo', print where, and end")
     made.add_argument(
-        "--queues", default="default", help="queues that the Celery worker takes, comma separated"
+        "--queues", default="default", help="queues that the Celery worker takes, comma separated (default)"
     )
-    made.add_argument("--slots", type=int, default=4, help="tasks that the Celery worker runs at once")
+    made.add_argument("--slots", type=int, default=4, help="tasks that the Celery worker runs at once (4)")
     return made
 
 
