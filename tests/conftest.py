@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fixtures.kube",
     "tests.fixtures.node",
     "tests.fixtures.stack",
+    "tests.fixtures.stock",
 ]
 
 # A busy machine makes an example slow, not wrong.

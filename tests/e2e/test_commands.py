@@ -1,0 +1,64 @@
+"""``airflow hybrid`` against a stack that runs: it exits with 0 and says what then happens."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from tests.e2e.conftest import Examples
+from tests.fixtures.stack import RunningStack
+
+
+def hybrid(stack: RunningStack, *arguments: str) -> Any:
+    """Run a command as the stack's operator; what it prints as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "hybrid", *arguments],
+        env=stack.env,
+        cwd=stack.stack.setup.state,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_explain_says_where_each_task_ran(examples: Examples) -> None:
+    run = examples.runs["mixed_etl"]
+    told = {row["task_id"]: row for row in hybrid(run.stack, "explain", "mixed_etl", "--output", "json")}
+    ran = {task: rows[0] for task, rows in run.submissions().items()}
+    assert {task: row["backend"] for task, row in told.items()} == {
+        task: row.backend for task, row in ran.items()
+    }
+    assert {task: row["rule"] for task, row in told.items()} == {task: row.rule for task, row in ran.items()}
+
+
+def test_explain_says_where_a_second_try_ran(examples: Examples) -> None:
+    run = examples.runs["retry_crosses_backends"]
+    [told] = hybrid(run.stack, "explain", run.dag_id, "--try-number", "2", "--output", "json")
+    second = run.submissions()["outgrows_its_worker"][1]
+    assert (told["backend"], told["queue"], told["rule"]) == (second.backend, second.queue, second.rule)
+
+
+def test_routes_holds_every_rule_that_was_used(examples: Examples, stack: RunningStack) -> None:
+    rules = {row["rule"]: row["backend"] for row in hybrid(stack, "routes", "--output", "json")}
+    used = {
+        row.rule: row.backend
+        for run in examples.runs.values()
+        for rows in run.submissions().values()
+        for row in rows
+    }
+    assert used.items() <= rules.items()
+    assert set(used.values()) == {"celery", "kubernetes"}
+
+
+def test_doctor_finds_a_running_stack_sound(stack: RunningStack) -> None:
+    stack.wait_healthy()
+    findings = hybrid(stack, "doctor", "--json")
+    assert [finding for finding in findings if not finding["ok"]] == []
+    checked = {finding["check"].partition(" in ")[0] for finding in findings}
+    assert checked >= {
+        "settings", "token key", "versions", "routes", "broker", "result backend", "Kubernetes API",
+        "Kubernetes permissions", "metadata database", "ledger", "task instances",
+    }  # fmt: skip

@@ -1,0 +1,118 @@
+"""What is to be seen while tasks run on both backends: their logs, Flower, and no token anywhere."""
+
+import base64
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Examples, Run
+from tests.fixtures.stack import RunningStack, wait_until
+
+#: Any token: a JSON object in base64, a dot, another one.
+TOKEN = re.compile(r"eyJ[\w-]{8,}\.[\w-]+")
+
+
+@pytest.fixture(scope="module")
+def talking(stack: RunningStack) -> Iterator[Run]:
+    """A run that has a task waiting on each backend; let go, it succeeds."""
+    stack.wait_healthy()
+    run_id = stack.trigger("talk_and_wait", {"go": "go-on"})
+    run = Run(stack, "talk_and_wait", run_id, {})
+    running = {"in_pod": "running", "on_worker": "running"}
+    wait_until(
+        lambda: stack.states("talk_and_wait", run_id) == running, 90, lambda: str(run.task_instances())
+    )
+    yield run
+    (stack.stack.setup.data / "go-on").touch()
+    assert set(stack.wait_run("talk_and_wait", run_id).values()) == {"success"}
+    assert "last words on a worker" in run.log("on_worker")
+
+
+def test_the_log_of_a_running_pod_is_read_from_the_pod(talking: Run) -> None:
+    wait_until(lambda: "first words" in talking.log("in_pod"), 30, lambda: talking.log("in_pod"))
+    log = talking.log("in_pod")
+    [row] = talking.submissions()["in_pod"]
+    assert f"Found logs in the pod of attempt {row.attempt_id}" in log
+    assert "first words in a pod" in log
+    assert "last words" not in log
+    assert not TOKEN.search(log)
+
+
+def test_the_log_of_a_running_celery_task_is_not_hidden_by_the_executor(talking: Run) -> None:
+    wait_until(lambda: "first words" in talking.log("on_worker"), 30, lambda: talking.log("on_worker"))
+    assert "first words on a worker" in talking.log("on_worker")
+
+
+def test_flower_shows_the_worker_and_what_it_runs(talking: Run, examples: Examples) -> None:
+    stack = talking.stack
+    [row] = talking.submissions()["on_worker"]
+    wait_until(
+        lambda: flower_tasks(stack).get(row.external_name, {}).get("state") == "STARTED",
+        30,
+        lambda: str(flower_tasks(stack)),
+    )
+    assert flower_tasks(stack)[row.external_name]["name"] == "talk_and_wait.on_worker"
+    workers = json.loads(flower(stack, "/api/workers?refresh=1"))
+    assert row.ran_on in workers
+    wait_until(
+        lambda: celery_tasks(examples) <= named(flower_tasks(stack)),
+        30,
+        lambda: str(celery_tasks(examples) - named(flower_tasks(stack))),
+    )
+
+
+def test_flower_says_which_try_of_which_run_a_task_is(talking: Run) -> None:
+    [row] = talking.submissions()["on_worker"]
+    shown = flower_tasks(talking.stack)[row.external_name]["args"]
+    for part in ("talk_and_wait", "on_worker", talking.run_id):
+        assert part in shown
+
+
+def test_flower_shows_no_token(talking: Run, examples: Examples) -> None:
+    stack = talking.stack
+    paths = ["/api/workers?refresh=1", "/api/tasks", "/metrics"]
+    for task in flower_tasks(stack):
+        paths += [f"/api/task/info/{task}", f"/api/task/result/{task}", f"/task/{task}"]
+    answers = {path: flower(stack, path) for path in paths}
+    assert len(answers) > 10
+    assert not [path for path, answer in answers.items() if TOKEN.search(answer)]
+
+
+def flower(stack: RunningStack, path: str) -> str:
+    """What Flower answers to its user."""
+    setup = stack.stack.setup
+    connection = http.client.HTTPConnection("127.0.0.1", setup.flower_port, timeout=30)
+    credentials = base64.b64encode(f"{setup.user}:{setup.password}".encode()).decode()
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Basic {credentials}"})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+    finally:
+        connection.close()
+    assert answer.status == 200, f"{path}: {answer.status} {text[:300]}"
+    return text
+
+
+def flower_tasks(stack: RunningStack) -> dict[str, dict[str, Any]]:
+    tasks: dict[str, dict[str, Any]] = json.loads(flower(stack, "/api/tasks"))
+    return tasks
+
+
+def named(tasks: dict[str, dict[str, Any]]) -> set[tuple[str, str]]:
+    """Ids and names."""
+    return {(uuid, task["name"]) for uuid, task in tasks.items()}
+
+
+def celery_tasks(examples: Examples) -> set[tuple[str, str]]:
+    """Id and name, as Flower must show them, of everything that the ledger says a worker ran."""
+    return {
+        (row.external_name, f"{row.dag_id}.{row.task_id}")
+        for run in examples.runs.values()
+        for rows in run.submissions().values()
+        for row in rows
+        if row.backend == "celery"
+    }
