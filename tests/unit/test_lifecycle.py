@@ -192,3 +192,18 @@ def test_a_witness_is_asked_for_only_where_it_changes_the_decision(view, observa
             repr(decide(view, observation, w, POLICY)) for w in (None, witness("queued"), witness("running"))
         }
         assert len(answers) == 1
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+@pytest.mark.parametrize("how", list(How))
+def test_whatever_ends_while_another_attempt_is_carried_is_closed_in_silence(state, how):
+    decision = decide(view(phase=Phase.STARTED), ended(how), witness(state, attempt_id="newer"), POLICY)
+    assert isinstance(decision, Close)
+
+
+@pytest.mark.parametrize("how", list(How))
+@pytest.mark.parametrize("state", STATES)
+def test_the_end_of_a_withdrawn_attempt_is_closed_in_silence(state, how):
+    decision = decide(view(revoked=True), ended(how, OOM), witness(state), POLICY)
+    assert isinstance(decision, Close)
+    assert decision.outcome is Outcome.REVOKED

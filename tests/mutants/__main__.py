@@ -1,0 +1,102 @@
+"""``python -m tests.mutants [NAME ...]``: show that each deliberate fault makes its named test fail.
+
+First every named test runs against the product as it is, and must pass. Then
+the mutants run, two at a time. One line for each; exits with 1 unless all are
+killed.
+"""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+
+from hybrid_executor.standalone.stack.postgres import PostgresServer
+from tests.mutants.mutant import BadMutant, Mutant, chosen
+from tests.mutants.run import Result, Verdict, adopt_orphans, copy_tree, environment, pytest_command, run
+
+WORKERS = 2
+#: What they show is of use to somebody who writes a mutant, at no more than a line.
+WIDTH = 150
+
+
+def main(names: list[str]) -> int:
+    """Run; the exit code."""
+    began = time.monotonic()
+    try:
+        mutants = chosen(names)
+    except BadMutant as error:
+        print(error, file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, shared_postgres(Path(folder)) as shared:
+        pristine = Path(folder) / "copy"
+        copy_tree(pristine)
+        if not sound(mutants, pristine, shared):
+            return 1
+        print(f"the named tests pass as it is ({time.monotonic() - began:.0f} s)", flush=True)
+        results = list(run_all(mutants, pristine, shared))
+    alive = [result for result in results if result.verdict is not Verdict.KILLED]
+    print(f"{len(results) - len(alive)} of {len(results)} killed in {time.monotonic() - began:.0f} s")
+    for result in alive:
+        print(f"  {result.mutant.name}: {result.verdict} {result.words}\n    {result.mutant.promise}")
+    return 1 if alive else 0
+
+
+@contextmanager
+def shared_postgres(folder: Path) -> Iterator[Path]:
+    """One server, and one migrated template, for all runs: the folder where their fixtures find it."""
+    shared = folder / "shared"
+    home = shared / "postgres"
+    home.mkdir(parents=True, mode=0o700)
+    server = PostgresServer(home / "server")
+    server.start()
+    note = home / "running.json"
+    note.write_text(json.dumps([os.getpid(), server.port, str(server.state)]), encoding="utf-8")
+    try:
+        yield shared
+    finally:
+        server.stop()
+
+
+def sound(mutants: list[Mutant], copy: Path, shared: Path) -> bool:
+    """Whether every named test passes against the unpatched copy."""
+    tests = sorted({test for mutant in mutants for test in mutant.tests})
+    command = pytest_command(tests, copy.parent, f"-n{WORKERS}", "--dist=loadgroup")
+    done = subprocess.run(
+        command, cwd=copy, env=environment(copy, shared), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        print(f"{done.stdout}{done.stderr}\nthe named tests do not pass without a mutant", file=sys.stderr)
+    return done.returncode == 0
+
+
+def run_all(mutants: list[Mutant], pristine: Path, shared: Path) -> Iterator[Result]:
+    """Each result as it comes; those that need the whole stack come last, one at a time."""
+    groups = [
+        ([m for m in mutants if not m.needs_stack], WORKERS),
+        ([m for m in mutants if m.needs_stack], 1),
+    ]
+    for group, workers in groups:
+        with ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=adopt_orphans
+        ) as pool:
+            for future in as_completed([pool.submit(run, mutant, pristine, shared) for mutant in group]):
+                result = future.result()
+                print(line_of(result), flush=True)
+                yield result
+
+
+def line_of(result: Result) -> str:
+    """One line for a person."""
+    line = f"{result.seconds:5.1f} s  {result.mutant.name}: {result.verdict} {result.words}"
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
