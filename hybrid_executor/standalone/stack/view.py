@@ -153,7 +153,7 @@ def _line(row: Mapping[str, object], is_last: bool, now: datetime) -> Line:
         task=task,
         queue=str(row["queue"] or row["asked_queue"]),
         backend=_text(row["backend"]),
-        where=_place(row["ran_on"]) or _text(row["external_name"]),
+        where=_place(row["ran_on"]) or _pod(row),
         state=_state(row, is_last),
         seconds=_seconds(begin, end, now),
         is_last=is_last,
@@ -174,6 +174,11 @@ def _seconds(begin: object, end: object, now: datetime) -> float | None:
     if not isinstance(begin, datetime):
         return None
     return ((end if isinstance(end, datetime) else now) - begin).total_seconds()
+
+
+def _pod(row: Mapping[str, object]) -> str | None:
+    """The pod of a submission that has not started; a message has no place yet."""
+    return _text(row["external_name"]) if row["backend"] == "kubernetes" else None
 
 
 def _place(ran_on: object) -> str | None:

@@ -92,6 +92,13 @@ def test_a_line_is_one_row_on_any_terminal_and_keeps_what_names_its_pod(width: i
     assert width < 80 or "ov4uihuuwi5dw-1" in rows[-1]
 
 
+def test_a_pod_is_named_before_it_starts_and_a_message_in_its_queue_has_no_place() -> None:
+    waiting = ROW | {"state": "queued", "ran_on": None}
+    [message] = lines_of([waiting], NOW)
+    [pod] = lines_of([waiting | {"backend": "kubernetes", "external_name": "default/a-pod-1"}], NOW)
+    assert (message.where, pod.where) == (None, "default/a-pod-1")
+
+
 def test_queues_may_be_globs() -> None:
     assert asked_backend("gpu-large", ["kubernetes", "gpu-*"]) == "kubernetes"
     assert asked_backend("gpu", ["kubernetes", "gpu-*"]) == "celery"
