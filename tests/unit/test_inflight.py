@@ -144,3 +144,18 @@ def test_counts_always_agree_with_what_is_in_flight(steps):
         assert flights.sent() <= 6
         assert flights.sent(KUBERNETES) <= 2
         assert 0 <= flights.occupied() <= len(flights)
+
+
+def test_a_backend_that_is_away_is_asked_with_one_attempt_at_a_time():
+    flights = inflight()
+    flights.away(KUBERNETES)
+    pods = add(flights, 5, backend=KUBERNETES)
+    light = add(flights, 2, backend=CELERY)
+    assert flights.take(0.0) == [pods[0], *light]
+    assert flights.take(0.0) == []
+    assert flights.occupied() == 3
+    flights.back_off(pods[0], until_s=60.0)
+    assert flights.take(1.0) == [pods[1]]
+    flights.advance(pods[1], Phase.ACCEPTED)
+    flights.back(KUBERNETES, set())
+    assert flights.take(2.0) == pods[2:]
