@@ -79,7 +79,10 @@ class Demo:
         since = datetime.now(UTC) - timedelta(seconds=1)
         client = AirflowClient(stack.setup.api_port, stack.setup.user, stack.setup.password)
         runs = self.trigger_all(stack, client)
+        broken = broken_files(client, runs)
         self.introduce(stack, runs)
+        for problem in broken:
+            self.say(f"[red]wrong[/] {escape(problem)}")
         states = dict.fromkeys(runs, "queued")
         with self.live() as live:
             deadline = time.monotonic() + RUNS_S
@@ -89,10 +92,16 @@ class Demo:
                 if time.monotonic() > deadline:
                     break
             self.refresh(stack, since, live)
-            problems = [] if not runs else verdict(self.lines(stack, since), states)
+            lines = self.lines(stack, since)
+            problems = [*(verdict(lines, states) if runs else ()), *broken]
+            if not self.once:
+                if not self.console.is_terminal:
+                    self.console.print(table(lines))
+                self.judge(problems)
             while not self.once:
                 self.refresh(stack, since, live)
-        return self.conclude(self.lines(stack, since), problems or broken_files(client, runs))
+        self.console.print(table(lines, width=self.console.width))
+        return self.judge(problems)
 
     def trigger_all(self, stack: Stack, client: AirflowClient) -> list[Run]:
         """Wait until every DAG file has been read, then start a run of each example."""
@@ -136,9 +145,8 @@ class Demo:
         except sa.exc.DBAPIError:
             return []
 
-    def conclude(self, lines: Sequence[Line], problems: Sequence[str]) -> int:
-        """The last table, what is wrong, and the exit code."""
-        self.console.print(table(lines, width=self.console.width))
+    def judge(self, problems: Sequence[str]) -> int:
+        """Say what is wrong, or that nothing is; the exit code."""
         for problem in problems:
             self.say(f"[red]wrong[/] {escape(problem)}")
         if not problems:
