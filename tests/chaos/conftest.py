@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.scene import Scene
+from tests.chaos.scene import PARALLELISM, QUEUED_TIMEOUT_S, Scene
 from tests.fixtures.stack import running_stack
 
 HERE = Path(__file__).parent
 SETTINGS = {
-    "AIRFLOW__CORE__PARALLELISM": "16",
+    "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
     "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "300",
     "AIRFLOW__HYBRID_EXECUTOR__KUBERNETES_PARALLELISM": "4",
-    # A task that waits for longer than this is taken for stuck, unless the executor knows why.
-    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "10",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(QUEUED_TIMEOUT_S),
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "1",
     "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "64",
 }
@@ -57,6 +56,7 @@ def chaos_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 def scene(chaos_stack: Scene) -> Iterator[Scene]:
     """The stack, whole again and empty before each test; what each must leave behind is checked after it."""
     chaos_stack.heal()
+    chaos_stack.clear_stage()
     chaos_stack.begin()
     yield chaos_stack
     chaos_stack.heal()

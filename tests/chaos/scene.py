@@ -17,6 +17,10 @@ from hybrid_executor.standalone.stack.client import ApiRefused
 from hybrid_executor.standalone.stack.probes import kube_get
 from tests.fixtures.stack import RunningStack, wait_until
 
+#: ``[core] parallelism`` of the stack.
+PARALLELISM = 16
+#: After so long a task that is queued is taken for stuck, unless the executor knows why it waits.
+QUEUED_TIMEOUT_S = 10
 TASK_PODS = "/api/v1/namespaces/default/pods"
 #: A block of a log from "Traceback" to the line that names the exception.
 TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ |+].*\n|\n)+.*")
@@ -53,6 +57,16 @@ class Scene:
             self.stack.restart(service.name)
         self.stack.wait_healthy(120)
 
+    def clear_stage(self) -> None:
+        """End whatever an earlier test that failed has left running."""
+        query = sa.text("SELECT dag_id, run_id FROM dag_run WHERE state IN ('queued', 'running')")
+        with self.stack.db.connect() as connection:
+            left = connection.execute(query).all()
+        for dag_id, run_id in left:
+            self.fail_run(dag_id, run_id)
+        self.order.unlink(missing_ok=True)
+        self.check_nothing_is_left(90)
+
     def make_pool(self, name: str, slots: int) -> None:
         self.stack.client.call("POST", "/pools", {"name": name, "slots": slots})
 
@@ -80,9 +94,9 @@ class Scene:
         body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}
         self.stack.client.call("POST", f"/dags/{dag_id}/clearTaskInstances", body)
 
-    def touch(self, name: str) -> None:
-        """Let tasks go on that wait for this file."""
-        (self.stack.stack.setup.data / name).touch()
+    def let_go(self, run_id: str, try_number: int) -> None:
+        """Let this try of an endless task end."""
+        (self.stack.stack.setup.data / f"{run_id}.{try_number}").touch()
 
     # --- looking -----------------------------------------------------------------------
 
@@ -108,6 +122,19 @@ class Scene:
     def count(self, dag_id: str, run_id: str, *states: str) -> int:
         """How many task instances of a run are in one of these states."""
         return sum(state in states for state in self.stack.states(dag_id, run_id).values())
+
+    def lives(self, run_id: str, try_number: int) -> bool:
+        """Whether the process of an endless task has shown itself lately."""
+        beat = self.stack.stack.setup.data / f"{run_id}.{try_number}.alive"
+        return beat.exists() and time.time() - beat.stat().st_mtime < 3
+
+    def stuck_notes(self, run_id: str) -> list[str]:
+        """What Airflow wrote of tasks of a run that it took for stuck."""
+        query = sa.text(
+            "SELECT task_id || ': ' || event FROM log WHERE run_id = :run AND event LIKE '%stuck%'"
+        )
+        with self.stack.db.connect() as connection:
+            return list(connection.scalars(query, {"run": run_id}))
 
     def pods(self) -> list[str]:
         return [pod["metadata"]["name"] for pod in kube_get(self.stack.kubeconfig, TASK_PODS)["items"]]
@@ -139,6 +166,7 @@ class Scene:
         states = self.stack.states(dag_id, run_id)
         log = self.stack.log("scheduler")[self._log_begins :]
         assert set(states.values()) == {"success"}, f"{states}\n{log[-6000:]}"
+        assert not self.stuck_notes(run_id)
         starts = self.starts(run_id)
         assert starts == Counter(states.keys()), {t: n for t, n in starts.items() if n != 1}
 
