@@ -255,3 +255,25 @@ def test_a_ledger_that_is_away_at_adoption_costs_no_attempt(setup: Setup):
     setup.loops()
     assert len(setup.executor.controller.inflight) == 3
     assert setup.received == sent
+
+
+def test_an_adopted_attempt_is_not_sent_before_its_backend_has_answered(setup: Setup, monkeypatch):
+    from airflow.jobs.job import Job
+    from airflow.utils.session import create_session
+
+    setup.side.serialize(celery=1, kubernetes=1)
+    setup.side.trigger()
+    setup.loops()
+    sent = list(setup.received)
+    for backend in setup.backends.values():
+        backend.stop(1.0)
+    with create_session(scoped=False) as session:
+        session.get(Job, setup.runner.job.id).state = "failed"
+    setup.new_scheduler()
+    for backend in setup.backends.values():
+        monkeypatch.setattr(backend, "adopt", lambda ids: None)
+        monkeypatch.setattr(backend, "poll", list)
+    assert setup.runner.adopt_or_reset_orphaned_tasks() == 0
+    setup.loops()
+    assert len(setup.executor.controller.inflight) == len(sent) == 2
+    assert setup.received == sent
