@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+import hybrid_executor
 from hybrid_executor.standalone.stack.client import ApiRefused
 from hybrid_executor.standalone.stack.probes import kube_get
 from tests.fixtures.stack import RunningStack, wait_until
@@ -21,6 +22,8 @@ from tests.fixtures.stack import RunningStack, wait_until
 PARALLELISM = 16
 #: After so long a task that is queued is taken for stuck, unless the executor knows why it waits.
 QUEUED_TIMEOUT_S = 10
+#: How a frame of ours is shown in a traceback.
+PACKAGE = f'File "{Path(hybrid_executor.__file__).parent}/'
 TASK_PODS = "/api/v1/namespaces/default/pods"
 #: A block of a log from "Traceback" to the line that names the exception.
 TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ |+].*\n|\n)+.*")
@@ -179,7 +182,7 @@ class Scene:
     def check_scheduler_log(self) -> None:
         """Nothing of ours was raised: neither into Airflow's loop nor in a thread of our own."""
         log = self.stack.log("scheduler")[self._log_begins :]
-        ours = [found for found in TRACEBACK.findall(log) if "/hybrid_executor/" in found]
+        ours = [found for found in TRACEBACK.findall(log) if PACKAGE in found]
         assert not ours, ours[0]
 
 

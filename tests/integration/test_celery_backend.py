@@ -91,6 +91,21 @@ def test_a_killed_broker_and_result_store_lose_no_answer(
         assert len(ends) == len(batch)
 
 
+def test_what_meets_a_connection_that_died_unnoticed_is_not_in_doubt(
+    own_valkey: ValkeyServer, backends: Callable[..., CeleryBackend]
+) -> None:
+    """It is let go, so that it takes no slot while the broker is away."""
+    ears = Ears(backends(celery_app(own_valkey.url_of(1), own_valkey.url_of(1))))
+    first = celery_submission(queue="unserved")
+    ears.backend.submit([first])
+    ears.until(Accepted, first.id)
+    own_valkey.kill()
+    batch = [celery_submission(queue="unserved") for _ in range(5)]
+    ears.backend.submit(batch)
+    waits = ears.until(Waiting, *(s.id for s in batch))
+    assert {o.retry_after_s for o in waits if isinstance(o, Waiting)} == {CONFIG.publish_retry_s}
+
+
 def test_a_killed_postgres_result_store_loses_no_answer(
     own_postgres: PostgresServer, valkey_url: str, tmp_path: Path, backends: Callable[..., CeleryBackend]
 ) -> None:
