@@ -165,6 +165,9 @@ class Publisher:
             )
             # A pipeline is sent once: trying again by itself could send it twice.
             retry = False if self._can_pipeline(producer) else None
+            if message.sent_event:
+                # Events may overtake each other, and Flower takes the name from the one that comes last.
+                message.sent_event["name"] = shadow(submission.attempt)
             amqp.send_task_message(producer, TASK_NAME, message, retry=retry, **options)
         except (QueueNotFound, CeleryError, EncodeError, TypeError, ValueError) as error:
             return Rejected(submission.id, Diagnosis(reason=Reason.REFUSED, message=error_text(error)))
