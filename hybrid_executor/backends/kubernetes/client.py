@@ -222,7 +222,9 @@ async def open_client(config: KubernetesConfig, lost: Any) -> Any:
                 client_configuration=settings,
             )
     except (loading.ConfigException, OSError, ValueError) as error:
-        where = "in-cluster settings" if config.in_cluster else f"kubeconfig {config.config_file or '(default)'}"
+        where = (
+            "in-cluster settings" if config.in_cluster else f"kubeconfig {config.config_file or '(default)'}"
+        )
         raise lost(ValueError(f"{where}: {error}")) from error
     if not config.verify_ssl:
         settings.verify_ssl = False
