@@ -307,12 +307,16 @@ class AirflowTasks:
                     TaskInstance.state,
                     TaskInstance.external_executor_id,
                     TaskInstance.queued_by_job_id,
+                    TaskInstance.start_date,
+                    TaskInstance.hostname,
                 ).where(tuple_(*columns).in_(keys))
                 for row in session.execute(statement):
                     found[by_key[row.dag_id, row.task_id, row.run_id, row.map_index]] = Witness(
                         state=str(row.state) if row.state else None,
                         attempt_id=_uuid_or_none(row.external_executor_id),
                         owner=None if row.queued_by_job_id is None else str(row.queued_by_job_id),
+                        started_at=row.start_date,
+                        host=row.hostname or None,
                     )
         return found
 

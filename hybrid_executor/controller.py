@@ -161,8 +161,15 @@ class Controller:
                 continue
             flight.looked_up = False
             witness = witnesses.get(flight.attempt.address) if flight.attempt.address else None
+            if witness and isinstance(observation, Ended):
+                self._note_unseen_start(flight, witness)
             self._apply(flight, observation, decide(flight.view(), observation, witness, self._policy))
         self._undecided.extend(self._reconciler.settle_strangers(strangers))
+
+    def _note_unseen_start(self, flight: Flight, witness: Witness) -> None:
+        """A process that ended between two looks of its backend was never seen to run; Airflow was told."""
+        if flight.phase < Phase.STARTED and witness.attempt_id == flight.attempt.id and witness.started_at:
+            self._journal.change(Change(id=flight.id, started_at=witness.started_at, where=witness.host))
 
     def _witnesses_for(
         self, seen: Iterable[tuple[BackendName, Observation]]

@@ -21,6 +21,7 @@ it is RUNNING died without a word, and fails.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 
 from hybrid_executor.model.attempt import BackendName, WorkloadKind
@@ -87,6 +88,9 @@ class Witness:
     attempt_id: str | None
     #: ``queued_by_job_id`` as text.
     owner: str | None = None
+    #: When the task's process started, and on which host, as it told Airflow itself.
+    started_at: datetime | None = None
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,8 @@ def _decide_end(view: AttemptView, end: Ended, witness: Witness | None, policy: 
         return Succeed()
     if witness.state == RUNNING:
         return _died_running(view, end)
-    if witness.state in ENDED_BADLY:
+    # The outcome is the process's: a task that raises, and says so, ended its process in good order.
+    if witness.state in ENDED_BADLY and end.how is not How.SUCCEEDED:
         return Close(Outcome.FAILED, end.diagnosis or Diagnosis(reason=Reason.ERROR))
     return Succeed() if witness.state in SETTLED else Close(Outcome.SUCCEEDED)
 

@@ -157,3 +157,12 @@ def test_a_parcel_made_anew_carries_a_token_for_this_task_instance(scheduler_sid
     claims = jwt.decode(payload["token"], options={"verify_signature": False})
     assert claims["sub"] == payload["ti"]["id"] == side.ti_id
     assert claims["exp"] - claims["iat"] == 3600
+
+
+def test_a_witness_knows_when_and_where_the_task_started(scheduler_side):
+    side = Real(scheduler_side)
+    side.set("running")
+    side.sql("update task_instance set start_date = now(), hostname = 'worker-7'")
+    witness = side.tasks.witnesses({side.address})[side.address]
+    assert witness.host == "worker-7"
+    assert abs(witness.started_at - datetime.now(UTC)) < timedelta(minutes=1)

@@ -361,3 +361,16 @@ def test_rows_that_a_dead_scheduler_left_open_are_closed_with_what_became_of_the
     found = {record.id: record for record in rig.ledger.records}
     assert found[ended.id].outcome is Outcome.SUCCEEDED
     assert found[adoptable.id].ended_at is None
+
+
+def test_where_and_when_a_process_ran_that_no_look_saw_running_comes_from_airflow(rig: Rig):
+    flight = rig.queue()
+    rig.steps()
+    started_at = rig.clock.now()
+    row = rig.row(flight)
+    row.state, row.started_at, row.host = "success", started_at, "worker-7"
+    rig.worlds[CELERY].end(flight.id, How.SUCCEEDED)
+    rig.steps(seconds=3.0)
+    (record,) = rig.ledger.records
+    assert (record.started_at, record.where) == (started_at, "worker-7")
+    assert record.outcome is Outcome.SUCCEEDED

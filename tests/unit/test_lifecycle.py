@@ -207,3 +207,9 @@ def test_the_end_of_a_withdrawn_attempt_is_closed_in_silence(state, how):
     decision = decide(view(revoked=True), ended(how, OOM), witness(state), POLICY)
     assert isinstance(decision, Close)
     assert decision.outcome is Outcome.REVOKED
+
+
+@pytest.mark.parametrize("state", ["failed", "up_for_retry", "success", "deferred"])
+def test_the_outcome_is_the_process_s_and_does_not_depend_on_who_looks_first(state):
+    decision = decide(view(), ended(How.SUCCEEDED), witness(state), POLICY)
+    assert isinstance(decision, Succeed) or decision == Close(Outcome.SUCCEEDED)
