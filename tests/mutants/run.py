@@ -25,6 +25,17 @@ ROOT = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
 #: No mutant's tests may take longer; most need a few seconds, and tests have deadlines of their own.
 LIMIT_S = 200
+#: Only what the tests need: finding and loading all installed plugins costs more than most tests.
+PLUGINS = ["--disable-plugin-autoload"] + [
+    word
+    for name in (
+        "pytest_asyncio.plugin",
+        "pytest_timeout",
+        "_hypothesis_pytestplugin",
+        "tests.mutants.witness",
+    )
+    for word in ("-p", name)
+]
 
 
 class Verdict(StrEnum):
@@ -106,9 +117,8 @@ def _tried(mutant: Mutant, copy: Path, folder: Path, shared: Path) -> tuple[Verd
     if applied.returncode:
         return Verdict.STALE, applied.stderr.strip().partition("\n")[0]
     report = folder / "report.json"
-    command = pytest_command(
-        list(mutant.tests), folder, "-x", f"--timeout={LIMIT_S}", "-p", "tests.mutants.witness"
-    )
+    options = ["-x", f"--timeout={LIMIT_S}", *PLUGINS]
+    command = pytest_command(list(mutant.tests), folder, *options)
     env = environment(copy, shared) | {REPORT: str(report)}
     try:
         done = subprocess.run(

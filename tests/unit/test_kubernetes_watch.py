@@ -175,12 +175,21 @@ class OneWatch:
         self, scope: str | None, query: Mapping[str, str], deadline_s: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         self.watches.append(query["resourceVersion"])
-        yield self._silence(float(query["timeoutSeconds"]))
+        yield self._chunks(float(query["timeoutSeconds"]), deadline_s)
 
-    async def _silence(self, seconds: float) -> AsyncIterator[bytes]:
-        await asyncio.sleep(seconds)
+    async def _chunks(self, server_timeout_s: float, _: float) -> AsyncIterator[bytes]:
+        await asyncio.sleep(server_timeout_s)
         for chunk in ():
             yield chunk
+
+
+class OneWordThenNothing(OneWatch):
+    """Its watches speak once and are then cut off by nobody but the client's own deadline."""
+
+    async def _chunks(self, _: float, deadline_s: float) -> AsyncIterator[bytes]:
+        yield line("BOOKMARK", self.watches[-1])
+        await asyncio.sleep(deadline_s)
+        raise TimeoutError
 
 
 class Nobody:
@@ -195,9 +204,9 @@ class Nobody:
     def removed(self, pod: Any) -> None: ...
 
 
-async def test_a_watch_that_ends_without_a_word_not_even_a_bookmark_is_not_believed_af36998() -> None:
-    api = OneWatch()
-    timing = WatchTiming(server_timeout_min_s=1, server_timeout_max_s=1, backoff_first_s=0.01)
+@pytest.mark.parametrize("api", [OneWatch(), OneWordThenNothing()], ids=["no word", "one word"])
+async def test_a_silent_watch_is_followed_by_a_list_af36998(api: OneWatch) -> None:
+    timing = WatchTiming(server_timeout_min_s=1, server_timeout_max_s=1, slack_s=0.2, backoff_first_s=0.01)
     reflector = asyncio.create_task(Reflector(api, None, "", Nobody(), timing).run())  # type: ignore[arg-type]
     async with asyncio.timeout(10):
         while len(api.watches) < 2:
