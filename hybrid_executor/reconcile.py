@@ -31,6 +31,9 @@ LINGER_S = 15.0
 START_GRACE_S = 60.0
 #: Reconciliations between two sweeps while the same schedulers live.
 SWEEP_EVERY = 20
+#: How long every reconciliation sweeps after a scheduler came or went. What ends by itself before Airflow
+#: offers it for adoption, which it does every ``orphaned_tasks_check_interval`` (300 s), is offered never.
+SWEEP_ON_S = 600.0
 #: Rows of dead schedulers that one reconciliation looks at.
 ORPHANS_AT_ONCE = 500
 
@@ -65,6 +68,7 @@ class Reconciler:
         self._close = close
         self._done_s = float("-inf")
         self._swept: tuple[frozenset[str], int] = (frozenset(), 0)
+        self._sweep_until_s = float("-inf")
 
     def run_if_due(self) -> None:
         """Compare, if the last time is long enough ago."""
@@ -136,8 +140,11 @@ class Reconciler:
 
     def _take_over(self) -> None:
         live = self._tasks.live_owners() | {self._owner}
+        now_s = self._clock.monotonic_s()
         swept, age = self._swept
-        if live == swept and age < SWEEP_EVERY:
+        if live != swept:
+            self._sweep_until_s = now_s + SWEEP_ON_S
+        if live == swept and age < SWEEP_EVERY and now_s >= self._sweep_until_s:
             self._swept = (swept, age + 1)
             return
         for backend in self._backends.values():

@@ -9,7 +9,7 @@ from hybrid_executor.controller import Controller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.memory import MemoryLedger
 from hybrid_executor.lifecycle import Phase, Policy
-from hybrid_executor.model.attempt import BackendName, SubmissionId
+from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
 from hybrid_executor.model.observation import Diagnosis, How, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
@@ -373,4 +373,22 @@ def test_where_and_when_a_process_ran_that_no_look_saw_running_comes_from_airflo
     rig.steps(seconds=3.0)
     (record,) = rig.ledger.records
     assert (record.started_at, record.where) == (started_at, "worker-7")
+    assert record.outcome is Outcome.SUCCEEDED
+
+
+def test_what_ends_between_the_death_of_its_scheduler_and_an_adoption_is_swept_soon(rig: Rig):
+    """Airflow never offers it for adoption, because its task is over."""
+    former = MemoryBackend(rig.worlds[KUBERNETES], name=KUBERNETES, owner="dead")
+    flight = make_flight(backend=KUBERNETES)
+    rig.tasks.rows[flight.attempt.address] = Row(flight.attempt.address, "running", flight.attempt.id, "dead")
+    record = replace(rig.controller.row_of(flight), scheduler_job="dead")
+    rig.ledger.record([record], [])
+    former.submit([Submission(attempt=flight.attempt, number=1, payload="")])
+    rig.worlds[KUBERNETES].start(flight.id)
+    rig.steps(seconds=RECONCILE_S)
+    rig.row(flight).state = "success"
+    rig.worlds[KUBERNETES].end(flight.id, How.SUCCEEDED)
+    rig.steps(seconds=RECONCILE_S, count=3)
+    assert flight.id not in rig.worlds[KUBERNETES].runs
+    (record,) = rig.ledger.records
     assert record.outcome is Outcome.SUCCEEDED
