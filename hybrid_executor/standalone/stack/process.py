@@ -37,6 +37,8 @@ class Command:
     #: Asks for an orderly end.
     stop_signal: signal.Signals = signal.SIGTERM
     stop_s: float = 5.0
+    #: What the kernel sends when the starting thread ends; ``stop_signal`` if None.
+    orphan_signal: signal.Signals | None = None
 
 
 @dataclass
@@ -50,7 +52,8 @@ class Process:
         """Start the command; its output is appended to the log."""
         command = self.command
         command.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        launch = [sys.executable, "-I", "-S", str(LAUNCH), command.stop_signal.name, *command.argv]
+        orphaned = command.orphan_signal or command.stop_signal
+        launch = [sys.executable, "-I", "-S", str(LAUNCH), orphaned.name, *command.argv]
         with os.fdopen(os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as log:
             self.child = subprocess.Popen(
                 [*command.wrapper, *launch],

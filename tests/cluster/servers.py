@@ -1,0 +1,166 @@
+"""A named set of processes that dies with its owner, and a record of it for the next start.
+
+The kernel kills each process when we end, however we end. Should one slip
+through (it changed its credentials, say), the next start in the same folder
+finds it in the record by process id and start time, and ends it. Never looks
+for a process by name. Used by ``plane`` and ``keda``.
+"""
+
+import json
+import os
+import signal
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException, HTTPSConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from hybrid_executor.standalone.stack.process import Command, Process, kill_all, wait_gone
+
+POLL_S = 0.05
+#: How long a server may take to end when asked; an API server without etcd would take a minute.
+END_S = 10.0
+
+
+class NotReady(Exception):
+    """A server ended or stayed silent at its start; the message shows the end of its log."""
+
+
+class Servers:
+    """Processes by name, with their logs and their record in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._record = folder / "processes.json"
+        self._running: dict[str, Process] = {}
+        # The parent's-death signal comes at the end of the thread that started a process: this one stays.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="starts-servers")
+        end_recorded(self._record)
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def pid(self, name: str) -> int:
+        """The process id of a server that runs."""
+        pid = self._running[name].pid if name in self._running else None
+        if pid is None:
+            raise NotReady(f"{name} is not running")
+        return pid
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Those that run."""
+        found = {name: process.pid for name, process in self._running.items()}
+        return {name: pid for name, pid in found.items() if pid is not None}
+
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        ready: Callable[[], bool],
+        *,
+        env: dict[str, str] | None = None,
+        deadline_s: float = 30.0,
+    ) -> None:
+        """Start a server and wait until it is ready."""
+        if name in self.pids:
+            raise NotReady(f"{name} runs already")
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder)} | (env or {})
+        command = Command(
+            name=name,
+            argv=argv,
+            log=self.log(name),
+            cwd=self.folder,
+            env=environment,
+            orphan_signal=signal.SIGKILL,
+        )
+        process = Process(command)
+        self._starter.submit(process.start).result()
+        self._running[name] = process
+        self._write_record()
+        until(lambda: _alive(process) and ready(), deadline_s, lambda: process.failure("never became ready"))
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal that ends it and wait for the end; SIGKILL follows after ten seconds."""
+        self.pid(name)
+        process = self._running.pop(name)
+        assert process.child is not None
+        process.child.send_signal(number)
+        deadline = time.monotonic() + END_S
+        while process.child.poll() is None and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        process.kill()
+        self._write_record()
+
+    def close(self) -> None:
+        """Kill all, last started first."""
+        for name in reversed(self.pids):
+            self.kill(name)
+        self._starter.shutdown()
+        self._record.unlink(missing_ok=True)
+
+    def _write_record(self) -> None:
+        known = {name: [pid, start_time(pid)] for name, pid in self.pids.items()}
+        draft = self._record.with_suffix(".new")
+        draft.write_text(json.dumps(known))
+        draft.replace(self._record)
+
+
+def _alive(process: Process) -> bool:
+    if process.exit_code is not None:
+        raise NotReady(str(process.failure(f"ended with {process.exit_code}")))
+    return True
+
+
+def end_recorded(record: Path) -> None:
+    """Kill what a record names, if it is still the same process."""
+    if not record.exists():
+        return
+    left = {pid for pid, began in json.loads(record.read_text()).values() if start_time(pid) == began}
+    kill_all(left)
+    wait_gone(left, END_S)
+    record.unlink()
+
+
+def start_time(pid: int) -> int | None:
+    """When a process began, in the kernel's ticks: with the id it names a process for good."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def until(condition: Callable[[], Any], deadline_s: float, failure: Callable[[], Exception]) -> Any:
+    """Poll until the condition is true; its value."""
+    end = time.monotonic() + deadline_s
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise failure()
+        time.sleep(POLL_S)
+    return value
+
+
+def answer(
+    url: str,
+    trust: ssl.SSLContext,
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, bytes]:
+    """One request on a connection of its own: code and body; code 0 if no one answers."""
+    place = urlsplit(url)
+    assert place.hostname is not None
+    connection = HTTPSConnection(place.hostname, place.port, timeout=20, context=trust)
+    try:
+        connection.request(method, f"{place.path}?{place.query}", body, dict(headers or {}))
+        reply = connection.getresponse()
+        return reply.status, reply.read()
+    except (OSError, HTTPException):
+        return 0, b""
+    finally:
+        connection.close()
