@@ -33,8 +33,12 @@ class CannotBuild(Exception):
 
 @dataclass(frozen=True)
 class Edit:
-    """One text of a dependency's file that the build replaces; the module itself stays as it is."""
+    """A program of a dependency, built with one text of its only file replaced.
 
+    The edited file is a package of our module during the build: Go replaces none in its module cache.
+    """
+
+    package: str
     module: str
     file: str
     old: str
@@ -101,7 +105,7 @@ KUBERNETES = GoModule(
 _KEDA = "github.com/kedacore/keda/v2"
 KEDA = GoModule(
     HERE / "keda",
-    {f"keda-{part}": f"{_KEDA}/cmd/{part}" for part in ("operator", "adapter")},
+    {"keda-operator": f"{_KEDA}/cmd/operator", "keda-adapter": "./adapter"},
     minutes=7,
     told_version_of=_KEDA,
     variables=[f"{_KEDA}/version.Version={{version}}"],
@@ -109,6 +113,7 @@ KEDA = GoModule(
     # The adapter's metrics are served on every address, and no flag says otherwise.
     edits=[
         Edit(
+            "adapter",
             _KEDA,
             "cmd/adapter/main.go",
             'Sprintf(":%v", metricsAPIServerPort',
@@ -166,16 +171,16 @@ def _build(module: GoModule, go: str, done: Path) -> None:
 
 
 def _overlay(module: GoModule, go: str, scratch: Path) -> Path:
-    """What go build reads in place of the edited files."""
+    """What go build reads as the edited packages."""
     replaced = {}
-    for number, edit in enumerate(module.edits):
+    for edit in module.edits:
         original = _folder_of(module, go, edit.module) / edit.file
         text = original.read_text()
         if text.count(edit.old) != 1:
             raise CannotBuild(f"{original} does not have exactly one {edit.old!r}: look at build.py")
-        edited = scratch / f"{number}.go"
+        edited = scratch / f"{edit.package}.go"
         edited.write_text(text.replace(edit.old, edit.new))
-        replaced[str(original)] = str(edited)
+        replaced[str(module.folder / edit.package / original.name)] = str(edited)
     overlay = scratch / "overlay.json"
     overlay.write_text(json.dumps({"Replace": replaced}))
     return overlay

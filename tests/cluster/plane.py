@@ -29,13 +29,12 @@ from typing import Any, Literal, Self
 from hybrid_executor.standalone.stack.ports import LOOPBACK, choose_port
 from tests.cluster import build, flags
 from tests.cluster.certificates import Authority, Pair, signing_key, write_kubeconfig
-from tests.cluster.servers import NotReady, Servers, answer, until
+from tests.cluster.servers import READY_S, NotReady, Servers, answer, until
 
 Server = Literal["etcd", "apiserver", "controller-manager", "scheduler"]
 #: In the order in which they are started.
 SERVERS: tuple[Server, ...] = ("etcd", "apiserver", "controller-manager", "scheduler")
 MASTERS = "system:masters"
-READY_S = 60.0
 
 
 class KubectlFailed(Exception):
@@ -91,14 +90,15 @@ class ControlPlane:
 
     def start(self, *servers: Server) -> None:
         """Start these servers, or all; returns when they answer and pods can be created."""
-        for server in servers or SERVERS:
-            self.servers.start(
-                server, self._command(server), partial(self._answers, server), deadline_s=READY_S
-            )
+        wanted = servers or SERVERS
+        for server in wanted:
+            self.servers.start(server, self._command(server))
+            if server in {"etcd", "apiserver"}:  # the next one needs it
+                self.servers.wait(server, partial(self._answers, server))
+        for server in wanted:
+            self.servers.wait(server, partial(self._answers, server))
         if {"apiserver", "controller-manager"} <= set(self.servers.pids):
-            until(
-                self._accepts_pods, READY_S, lambda: NotReady("the namespace default got no ServiceAccount")
-            )
+            until(self._accepts_pods, READY_S, lambda: NotReady("no ServiceAccount appeared in default"))
 
     def kill(self, server: Server, signal: Signals = SIGKILL) -> None:
         """End one server, by default without a word; returns when it is gone."""

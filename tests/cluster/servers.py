@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 from hybrid_executor.standalone.stack.process import Command, Process, kill_all, wait_gone
 
 POLL_S = 0.05
+#: Generous: a busy machine makes a start slow, not wrong.
+READY_S = 60.0
 #: How long a server may take to end when asked; an API server without etcd would take a minute.
 END_S = 10.0
 
@@ -57,32 +59,34 @@ class Servers:
         found = {name: process.pid for name, process in self._running.items()}
         return {name: pid for name, pid in found.items() if pid is not None}
 
-    def start(
-        self,
-        name: str,
-        argv: Sequence[str],
-        ready: Callable[[], bool],
-        *,
-        env: dict[str, str] | None = None,
-        deadline_s: float = 30.0,
-    ) -> None:
-        """Start a server and wait until it is ready."""
+    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        """Start a server; returns at once."""
         if name in self.pids:
             raise NotReady(f"{name} runs already")
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder)} | (env or {})
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder)}
         command = Command(
             name=name,
             argv=argv,
             log=self.log(name),
             cwd=self.folder,
-            env=environment,
+            env=environment | dict(env or {}),
             orphan_signal=signal.SIGKILL,
         )
         process = Process(command)
         self._starter.submit(process.start).result()
         self._running[name] = process
         self._write_record()
-        until(lambda: _alive(process) and ready(), deadline_s, lambda: process.failure("never became ready"))
+
+    def wait(self, name: str, ready: Callable[[], bool], deadline_s: float = READY_S) -> None:
+        """Wait until a server is ready; raises with the end of its log if it ends or stays silent."""
+        process = self._running[name]
+
+        def check() -> bool:
+            if process.exit_code is not None:
+                raise NotReady(str(process.failure(f"ended with {process.exit_code}")))
+            return ready()
+
+        until(check, deadline_s, lambda: NotReady(str(process.failure("never became ready"))))
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal that ends it and wait for the end; SIGKILL follows after ten seconds."""
@@ -108,12 +112,6 @@ class Servers:
         draft = self._record.with_suffix(".new")
         draft.write_text(json.dumps(known))
         draft.replace(self._record)
-
-
-def _alive(process: Process) -> bool:
-    if process.exit_code is not None:
-        raise NotReady(str(process.failure(f"ended with {process.exit_code}")))
-    return True
 
 
 def end_recorded(record: Path) -> None:
