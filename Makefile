@@ -1,12 +1,12 @@
 # One command each; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos check fmt mutants lock clean
+.PHONY: help install demo test test-cluster chaos cluster cluster-down keda check fmt mutants lock clean
 BIN := .venv/bin
 WORKERS ?= auto
 SEEDS ?= 5
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 install: ## the virtual environment, from the hashed lock
 	@scripts/bootstrap
@@ -15,7 +15,20 @@ demo: install ## everything up, the example DAGs run, until Ctrl-C (ONCE=1: unti
 	@exec $(BIN)/hybrid-executor standalone $(if $(ONCE),--once)
 
 test: install ## the test suite
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos --ignore tests/cluster $(ARGS)
+
+test-cluster: install ## the tests on a real Kubernetes and KEDA, built from Go modules at the first run
+	@$(BIN)/python -m tests.cluster build
+	@$(BIN)/python -m pytest -v -n 2 --dist loadgroup tests/cluster $(ARGS)
+
+cluster: install ## a real Kubernetes on loopback, in the background; says where its kubeconfig is
+	@$(BIN)/python -m tests.cluster up
+
+keda: install ## KEDA on the cluster that is up
+	@$(BIN)/python -m tests.cluster keda
+
+cluster-down: ## end it, and leave nothing
+	@$(BIN)/python -m tests.cluster down
 
 chaos: install ## kills and outages on the whole stack, SEEDS of them at random moments (SEED=n: from this one)
 	@CHAOS_SEEDS=$(SEEDS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests/chaos $(ARGS)
@@ -34,4 +47,4 @@ lock: install ## pin what pyproject.toml allows, with hashes and without hosts
 	  $$uv export --quiet --all-extras --no-emit-project --no-annotate --no-header --output-file requirements.lock
 
 clean: ## remove what was made here
-	@rm -rf .venv .demo .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	@rm -rf .venv .demo .cluster .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

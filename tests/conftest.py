@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.fixtures.node",
     "tests.fixtures.stack",
     "tests.fixtures.stock",
+    "tests.cluster.fixture",
 ]
 
 # A busy machine makes an example slow, not wrong.

@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from hybrid_executor.standalone.stack.process import Command, Process, kill_all, wait_gone
 
 POLL_S = 0.05
+REPLY_S = 20.0
 #: Generous: a busy machine makes a start slow, not wrong.
 READY_S = 60.0
 #: How long a server may take to end when asked; an API server without etcd would take a minute.
@@ -145,7 +146,7 @@ def until(condition: Callable[[], Any], deadline_s: float, failure: Callable[[],
 
 def answer(
     url: str,
-    trust: ssl.SSLContext,
+    trust: ssl.SSLContext | None = None,
     method: str = "GET",
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
@@ -153,7 +154,9 @@ def answer(
     """One request on a connection of its own: code and body; code 0 if no one answers."""
     place = urlsplit(url)
     assert place.hostname is not None
-    connection = HTTPSConnection(place.hostname, place.port, timeout=20, context=trust)
+    connection: HTTPConnection = HTTPConnection(place.hostname, place.port, timeout=REPLY_S)
+    if place.scheme == "https":
+        connection = HTTPSConnection(place.hostname, place.port, timeout=REPLY_S, context=trust)
     try:
         connection.request(method, f"{place.path}?{place.query}", body, dict(headers or {}))
         reply = connection.getresponse()

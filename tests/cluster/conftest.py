@@ -1,0 +1,30 @@
+"""Before any test: programs are built outside of its time. Tests that share a plane stay on one worker."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import build
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One session plane, one worker; a test with a group of its own keeps it."""
+    for item in items:
+        if not Path(item.path).is_relative_to(HERE):
+            continue
+        shared = "session_plane" in getattr(item, "fixturenames", ())
+        if shared and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("plane"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what the chosen tests run on."""
+    fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if session.config.option.collectonly:
+        return
+    if {"session_plane", "start_plane"} & fixtures:
+        build.kubernetes()
+    if "session_keda" in fixtures:
+        build.keda()
