@@ -67,7 +67,9 @@ def test_a_container_is_named_after_its_pod_and_sees_a_small_environment(node: N
     lines = node.logs("named-pod").split("\n")
     assert lines[:3] == ["named-pod"] * 3
     names = {entry.partition("=")[0] for entry in lines[3].split("\0")}
-    assert names - {"", "_", "PWD", "SHLVL", "OLDPWD"} == {"PATH", "LANG", "HOME", "HOSTNAME", "FROM_NODE"}
+    api = {f"KUBERNETES_SERVICE_{end}" for end in ("HOST", "PORT", "PORT_HTTPS")}
+    usual = {"PATH", "LANG", "HOME", "HOSTNAME", "FROM_NODE"}
+    assert names - {"", "_", "PWD", "SHLVL", "OLDPWD"} == usual | api
     assert socket.gethostname() not in lines[:3]
 
 

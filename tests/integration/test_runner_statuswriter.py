@@ -7,7 +7,7 @@ from typing import Any
 
 from hybrid_executor.standalone.runner.client import Client
 from hybrid_executor.standalone.runner.kubeconfig import load
-from hybrid_executor.standalone.runner.podstatus import Verdict, initial
+from hybrid_executor.standalone.runner.podstate import Verdict, initial
 from hybrid_executor.standalone.runner.statuswriter import StatusWriter
 from tests.fixtures.kube import Kube
 from tests.fixtures.node import PODS, shell_pod

@@ -23,7 +23,7 @@ from hybrid_executor.standalone.runner.environment import (
     field_ref,
     variables,
 )
-from hybrid_executor.standalone.runner.podstatus import parse_instant
+from hybrid_executor.standalone.runner.podstate import parse_instant
 from hybrid_executor.standalone.runner.volumeplan import (
     VolumeUnavailable,
     mount_plans,

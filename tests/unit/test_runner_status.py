@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_executor.standalone.runner.podstatus import (
+from hybrid_executor.standalone.api.patches import strategic_merge
+from hybrid_executor.standalone.runner.podstate import (
     ContainerState,
     PodState,
     Running,
@@ -17,9 +18,8 @@ from hybrid_executor.standalone.runner.podstatus import (
     Waiting,
     initial,
     phase,
-    qos_class,
-    status,
 )
+from hybrid_executor.standalone.runner.podstatus import qos_class, status
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -41,6 +41,11 @@ def ended(code: int) -> ContainerState:
 
 def up() -> ContainerState:
     return ContainerState(Running(NOW))
+
+
+def tell(manifest: dict[str, Any], state: PodState, now: datetime = NOW) -> None:
+    """What an API server makes of a status that it is told."""
+    manifest["status"] = strategic_merge(manifest["status"], status(manifest, state, now))
 
 
 def with_states(manifest: dict[str, Any], **states: ContainerState) -> PodState:
@@ -95,10 +100,9 @@ def test_the_nodes_own_verdict_wins_and_shows_only_at_the_end() -> None:
 def test_conditions_keep_their_time_until_they_change_and_others_are_left_alone() -> None:
     foreign = {"type": "Custom", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z"}
     manifest = pod(before={"conditions": [foreign]})
-    first = status(manifest, with_states(manifest, main0=up()), NOW)
-    manifest["status"] = first
-    later = status(manifest, with_states(manifest, main0=ended(0)), NOW + timedelta(minutes=1))
-    times = {c["type"]: c["lastTransitionTime"] for c in later["conditions"]}
+    tell(manifest, with_states(manifest, main0=up()))
+    tell(manifest, with_states(manifest, main0=ended(0)), NOW + timedelta(minutes=1))
+    times = {c["type"]: c["lastTransitionTime"] for c in manifest["status"]["conditions"]}
     assert times["Custom"] == "2020-01-01T00:00:00Z"
     assert times["Initialized"] == "2026-11-21T12:00:00Z"
     assert times["Ready"] == "2026-11-21T12:01:00Z"
@@ -116,9 +120,51 @@ def test_every_condition_stands_once() -> None:
     manifest = pod()
     state = with_states(manifest, main0=up())
     for _ in range(3):
-        manifest["status"] = status(manifest, state, NOW)
+        tell(manifest, state)
     kinds = [condition["type"] for condition in manifest["status"]["conditions"]]
     assert len(kinds) == len(set(kinds))
+
+
+def test_a_condition_that_others_set_meanwhile_is_not_taken_back() -> None:
+    manifest = pod()
+    said = status(manifest, with_states(manifest, main0=up()), NOW)
+    disruption = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}
+    after = strategic_merge({"conditions": [disruption]}, said)
+    assert disruption in after["conditions"]
+
+
+def test_a_reason_goes_with_the_condition_it_explained() -> None:
+    manifest = pod()
+    tell(manifest, with_states(manifest))
+    tell(manifest, with_states(manifest, main0=up()))
+    ready = next(c for c in manifest["status"]["conditions"] if c["type"] == "Ready")
+    assert ready["status"] == "True"
+    assert not {"reason", "message"} & set(ready)
+
+
+def test_a_pod_is_ready_when_its_gates_are_open_too() -> None:
+    manifest = pod()
+    manifest["spec"]["readinessGates"] = [{"conditionType": "example.com/warm"}]
+    tell(manifest, with_states(manifest, main0=up()))
+    found = {c["type"]: c for c in manifest["status"]["conditions"]}
+    assert (found["Ready"]["status"], found["ContainersReady"]["status"]) == ("False", "True")
+    assert found["Ready"]["reason"] == "ReadinessGatesNotReady"
+    manifest["status"]["conditions"].append({"type": "example.com/warm", "status": "True"})
+    tell(manifest, with_states(manifest, main0=up()))
+    found = {c["type"]: c for c in manifest["status"]["conditions"]}
+    assert found["Ready"]["status"] == "True"
+
+
+def test_the_class_that_the_server_has_set_is_left_as_it_is() -> None:
+    manifest = pod(before={"qosClass": "Guaranteed"})
+    assert status(manifest, with_states(manifest), NOW)["qosClass"] == "Guaranteed"
+
+
+def test_a_status_says_which_generation_of_the_pod_it_is_about() -> None:
+    manifest = pod()
+    manifest["metadata"]["generation"] = 3
+    said = status(manifest, with_states(manifest), NOW)
+    assert {said["observedGeneration"], *(c["observedGeneration"] for c in said["conditions"])} == {3}
 
 
 @pytest.mark.parametrize(

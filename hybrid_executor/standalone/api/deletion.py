@@ -16,7 +16,7 @@ from hybrid_executor.standalone.api.selectors import Selection
 from hybrid_executor.standalone.api.store import Key, Stored
 
 #: Made at the first start, and never deleted.
-NAMESPACES_AT_START = ("default", "kube-system")
+NAMESPACES_AT_START = ("default", "kube-system", "kube-public", "kube-node-lease")
 _DONE = frozenset({"Succeeded", "Failed"})
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -24,6 +25,7 @@ from hybrid_executor.standalone.runner.container import (
 from hybrid_executor.standalone.runner.environment import NodeFacts
 from hybrid_executor.standalone.runner.events import EventWriter
 from hybrid_executor.standalone.runner.isolation import LADDER, Isolation, allowed
+from hybrid_executor.standalone.runner.logaccess import LogAccess
 from hybrid_executor.standalone.runner.logserver import LogServer, LogServerFiles
 from hybrid_executor.standalone.runner.logstore import LogStore
 from hybrid_executor.standalone.runner.plan import NodeSettings
@@ -35,8 +37,8 @@ ADDRESS = "127.0.0.1"
 NOT_DONE = (
     "pods run as local processes of this user on this machine's own file system: no images, no network of "
     "their own, no cgroups (memory limits are sampled, CPU limits ignored), no users or capabilities of a "
-    "securityContext, no probes, no lifecycle hooks, no volumes but emptyDir, hostPath, secret, configMap, "
-    "downwardAPI and projected, no exec, attach or port-forward"
+    "securityContext, no probes, no lifecycle hooks, no termination messages, no volumes but emptyDir, "
+    "hostPath, secret, configMap, downwardAPI and projected, no Services, no exec, attach or port-forward"
 )
 
 
@@ -82,11 +84,16 @@ async def serve(asked: options.Options, cluster: kubeconfig.Cluster) -> None:
         description = describe(asked)
         found: list[Agent] = []
         server = LogServer(
-            log_files(asked), logs, lambda space, name: found[0].find_pod(space, name) if found else None
+            log_files(asked),
+            logs,
+            lambda space, name: found[0].find_pod(space, name) if found else None,
+            LogAccess(client, asked.name),
         )
         description = replace(description, log_port=await server.start(ADDRESS))
         settings = AgentSettings(asked.state, description, bind=asked.bind)
-        agent = Agent(settings, client, runtime, events, node_settings(asked, description, isolation))
+        environment = node.service_environment(cluster.server)
+        facts = node_settings(asked, description, isolation, environment)
+        agent = Agent(settings, client, runtime, events, facts)
         found.append(agent)
         try:
             await until_signalled(agent)
@@ -98,17 +105,21 @@ def describe(asked: options.Options) -> node.NodeDescription:
     return node.NodeDescription(
         name=asked.name,
         address=ADDRESS,
-        allocatable=node.machine(asked.max_pods) | dict(asked.allocatable),
+        allocatable=node.machine(asked.max_pods, asked.state) | dict(asked.allocatable),
         labels=node.labels(asked.name, asked.labels),
+        lease_s=asked.lease_s,
     )
 
 
 def node_settings(
-    asked: options.Options, description: node.NodeDescription, isolation: Isolation
+    asked: options.Options,
+    description: node.NodeDescription,
+    isolation: Isolation,
+    environment: Mapping[str, str],
 ) -> NodeSettings:
     return NodeSettings(
         facts=NodeFacts(asked.name, ADDRESS, description.allocatable),
-        base_env=base_environment(asked.prefixes, asked.env),
+        base_env=base_environment(asked.prefixes, {**environment, **asked.env}),
         can_mount=isolation.mount,
         restart_backoff_s=asked.restart_backoff_s,
         pretend=not asked.processes,

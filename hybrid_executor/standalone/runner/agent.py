@@ -15,15 +15,16 @@ from typing import Any
 from hybrid_executor.model.errors import ApiUnavailable
 from hybrid_executor.standalone.runner import fit, plan
 from hybrid_executor.standalone.runner.binder import Binder
-from hybrid_executor.standalone.runner.client import ApiRefused, Backoff, Client, Conflict, NotFound
+from hybrid_executor.standalone.runner.client import ApiRefused, Backoff, Client, Conflict
 from hybrid_executor.standalone.runner.container import Runtime
+from hybrid_executor.standalone.runner.ending import Order
 from hybrid_executor.standalone.runner.events import EventWriter
 from hybrid_executor.standalone.runner.heartbeat import Heartbeat
 from hybrid_executor.standalone.runner.node import NodeDescription
-from hybrid_executor.standalone.runner.podstatus import Verdict
-from hybrid_executor.standalone.runner.podworker import Order, PodWorker, Tools
+from hybrid_executor.standalone.runner.podstate import Verdict
+from hybrid_executor.standalone.runner.podworker import PodWorker, Tools
 from hybrid_executor.standalone.runner.reflector import Change, Reflector
-from hybrid_executor.standalone.runner.statuswriter import pod_path
+from hybrid_executor.standalone.runner.statuswriter import exists, pod_path
 from hybrid_executor.standalone.runner.volumes import PodFolder
 
 log = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ class Agent:
                 self._folder(folder.name).remove()
 
     async def _let_go(self, pod: Object) -> None:
-        """The final DELETE of a pod that has nothing running here."""
+        """The final DELETE of a pod that has nothing running here, until it is gone."""
         backoff = Backoff()
         options = {
             "apiVersion": "v1",
@@ -204,13 +205,16 @@ class Agent:
             try:
                 await self._client.delete(pod_path(pod), options)
                 return
-            except (NotFound, Conflict):
+            except Conflict:
                 return
             except ApiUnavailable as error:
                 await backoff.wait(error.retry_after_s)
             except ApiRefused as error:
-                log.error("final delete of %s refused: %s", pod["metadata"]["name"], error)  # noqa: TRY400
-                return
+                # Also where the server's admission has not seen yet that the pod is ours.
+                if not await exists(self._client, pod):
+                    return
+                log.warning("final delete of %s refused: %s", pod["metadata"]["name"], error)
+                await backoff.wait()
 
     def _folder(self, uid: str) -> PodFolder:
         return PodFolder(self._settings.state, uid)

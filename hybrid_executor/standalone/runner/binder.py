@@ -16,7 +16,7 @@ from hybrid_executor.standalone.runner import fit
 from hybrid_executor.standalone.runner.client import ApiRefused, Backoff, Client, Conflict, NotFound
 from hybrid_executor.standalone.runner.events import EventWriter
 from hybrid_executor.standalone.runner.node import NodeDescription
-from hybrid_executor.standalone.runner.podstatus import instant
+from hybrid_executor.standalone.runner.podstate import instant
 from hybrid_executor.standalone.runner.reflector import Reflector
 from hybrid_executor.standalone.runner.statuswriter import pod_path
 
@@ -122,7 +122,6 @@ class Binder:
         meta = pod["metadata"]
         if self._told.get(meta["uid"]) == message:
             return
-        kept = [c for c in (pod.get("status") or {}).get("conditions") or [] if c["type"] != "PodScheduled"]
         condition = {
             "type": "PodScheduled",
             "status": "False",
@@ -131,9 +130,9 @@ class Binder:
             "lastProbeTime": None,
             "lastTransitionTime": instant(datetime.now(UTC)),
         }
-        body = {"metadata": {"uid": meta["uid"]}, "status": {"conditions": [*kept, condition]}}
+        body = {"metadata": {"uid": meta["uid"]}, "status": {"conditions": [condition]}}
         try:
-            await self._client.patch(f"{pod_path(pod)}/status", body)
+            await self._client.merge_lists(f"{pod_path(pod)}/status", body)
         except ApiRefused as error:
             log.info("%s is not told that it can't be scheduled: %s", meta["name"], error)
             return

@@ -20,6 +20,7 @@ Object = dict[str, Any]
 
 REQUEST_TIMEOUT_S = 20.0
 MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 #: A watch line may hold an object of any size that the API stores.
 LINE_MAX = 8 * 2**20
 
@@ -81,6 +82,10 @@ class Client:
     async def patch(self, path: str, body: Object) -> Object:
         """A JSON merge patch."""
         return await self._call("PATCH", path, body, content_type=MERGE_PATCH)
+
+    async def merge_lists(self, path: str, body: Object) -> Object:
+        """A strategic merge patch: lists of things with names or types are merged, not replaced."""
+        return await self._call("PATCH", path, body, content_type=STRATEGIC_PATCH)
 
     async def delete(self, path: str, options: Object) -> Object:
         return await self._call("DELETE", path, options)

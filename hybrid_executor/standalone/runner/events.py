@@ -13,8 +13,8 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from hybrid_executor.model.errors import ApiUnavailable
-from hybrid_executor.standalone.runner.client import ApiRefused, Backoff, Client
-from hybrid_executor.standalone.runner.podstatus import instant
+from hybrid_executor.standalone.runner.client import ApiRefused, Backoff, Client, NotFound
+from hybrid_executor.standalone.runner.podstate import instant
 
 log = logging.getLogger(__name__)
 
@@ -88,15 +88,22 @@ class EventWriter:
         about = event["involvedObject"]
         key = (about["uid"], about.get("fieldPath", ""), event["reason"], event["message"])
         path = f"/api/v1/namespaces/{about['namespace']}/events"
-        if earlier := self._sent.get(key):
-            repeat = {"count": earlier["count"] + 1, "lastTimestamp": event["lastTimestamp"]}
-            await self._client.patch(f"{path}/{earlier['metadata']['name']}", repeat)
-            earlier |= repeat
+        if (earlier := self._sent.get(key)) and await self._repeat(path, earlier, event):
             return
         await self._client.create(path, event)
         self._sent[key] = event
         if len(self._sent) > REMEMBERED_MAX:
             self._sent.popitem(last=False)
+
+    async def _repeat(self, path: str, earlier: dict[str, Any], event: dict[str, Any]) -> bool:
+        """Count an earlier event once more; False if the server has forgotten it by now."""
+        repeat = {"count": earlier["count"] + 1, "lastTimestamp": event["lastTimestamp"]}
+        try:
+            await self._client.patch(f"{path}/{earlier['metadata']['name']}", repeat)
+        except NotFound:
+            return False
+        earlier |= repeat
+        return True
 
     async def drain(self, deadline_s: float) -> None:
         """Wait until what is queued has been taken up, at most ``deadline_s``."""

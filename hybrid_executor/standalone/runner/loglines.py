@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from hybrid_executor.standalone.runner.podstatus import parse_instant
+from hybrid_executor.standalone.runner.podstate import parse_instant
 
 #: The longest part that is written as one line, as containerd has it.
 PART_MAX = 16 * 1024

@@ -1,7 +1,8 @@
 """``/containerLogs/<namespace>/<pod>/<container>`` over TLS, as a kubelet serves it.
 
-Answers only who shows the cluster's node token or a client certificate of the
-given CA; without either configured, nobody. Read by ``pods/log`` of the API.
+Answers only who shows the cluster's node token, or a client certificate of the
+given CA whose bearer ``logaccess`` lets in; without either configured, nobody.
+Read by ``pods/log`` of the API.
 """
 
 import hmac
@@ -16,6 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from hybrid_executor.standalone.runner import loglines
+from hybrid_executor.standalone.runner.logaccess import LogAccess, Reader, reader
 from hybrid_executor.standalone.runner.logstore import LogStore
 
 log = logging.getLogger(__name__)
@@ -45,8 +47,8 @@ class LogServerFiles:
 class LogServer:
     """Serves until ``stop``. Binds the loopback address it is given, on a port of its own."""
 
-    def __init__(self, files: LogServerFiles, logs: LogStore, find: FindPod) -> None:
-        self._files, self._logs, self._find = files, logs, find
+    def __init__(self, files: LogServerFiles, logs: LogStore, find: FindPod, access: LogAccess) -> None:
+        self._files, self._logs, self._find, self._access = files, logs, find, access
         self._runner: web.AppRunner | None = None
 
     async def start(self, address: str, port: int = 0) -> int:
@@ -69,15 +71,23 @@ class LogServer:
     async def _authenticated(
         self, request: web.Request, handler: Callable[[web.Request], Any]
     ) -> web.StreamResponse:
-        if not (self._knows_certificate(request) or self._knows_token(request)):
-            raise web.HTTPUnauthorized(text="Unauthorized")
+        if not self._knows_token(request):
+            await self._review(request)
         response: web.StreamResponse = await handler(request)
         return response
 
-    def _knows_certificate(self, request: web.Request) -> bool:
+    async def _review(self, request: web.Request) -> None:
+        """Raise unless the bearer of a client certificate may read logs here."""
+        who = self._bearer(request)
+        if who is None:
+            raise web.HTTPUnauthorized(text="Unauthorized")
+        if not await self._access.allows(who):
+            raise web.HTTPForbidden(text=f"{who.user} may not read logs of this node")
+
+    def _bearer(self, request: web.Request) -> Reader | None:
         """A certificate that reached us was verified against the CA by the handshake."""
         shown = request.transport and request.transport.get_extra_info("peercert")
-        return bool(self._files.client_ca and shown)
+        return reader(shown) if self._files.client_ca and shown else None
 
     def _knows_token(self, request: web.Request) -> bool:
         if self._files.token is None:

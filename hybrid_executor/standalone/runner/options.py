@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hybrid_executor.model.errors import ConfigError
 from hybrid_executor.standalone.runner import quantity
+from hybrid_executor.standalone.runner.node import LEASE_S
 
 DEFAULT_MAX_PODS = 110
 
@@ -31,6 +32,7 @@ class Options:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     restart_backoff_s: float = 10.0
+    lease_s: int = LEASE_S
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
     add("--state", type=Path, required=True, metavar="DIR", help="own folder: volumes and logs of pods")
     add("--name", required=True, metavar="NODE", help="name of the node")
     add("--bind", action="store_true", help="bind pods that no scheduler has bound (embedded API)")
+    add("--lease-s", type=int, default=LEASE_S, metavar="S",
+        help="how long the node's Lease is good for; renewed four times as often")  # fmt: skip
     add("--no-processes", action="store_true", help="pods end by themselves, as annotated; for load tests")
     add("--no-namespaces", action="store_true", help="do without, as where the machine allows none")
     add("--max-pods", type=int, default=DEFAULT_MAX_PODS, metavar="N", help="allocatable pods")
@@ -55,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--allocatable", action="append", default=[], metavar="RESOURCE=QUANTITY",
         help="instead of what the machine has: cpu, memory")  # fmt: skip
     add("--node-token", type=Path, metavar="FILE", help="bearer token that may read logs")
-    add("--client-ca", type=Path, metavar="FILE", help="CA whose client certificates may read logs")
+    add("--client-ca", type=Path, metavar="FILE", help="CA of users that may read logs, if the API lets them")
     add("--tls-cert", type=Path, metavar="FILE", help="certificate of the log endpoint")
     add("--tls-key", type=Path, metavar="FILE", help="its key")
     add(
@@ -83,6 +87,8 @@ def read(arguments: Sequence[str]) -> Options:
         problems.append("--tls-cert and --tls-key belong together")
     if given.max_pods < 1:
         problems.append("--max-pods: must be at least 1")
+    if given.lease_s < 1:
+        problems.append("--lease-s: must be at least 1")
     files = (given.kubeconfig, given.tls_cert, given.tls_key, given.node_token, given.client_ca)
     problems += [f"{path}: no such file" for path in files if path and not path.is_file()]
     labels = _pairs("--label", given.label, problems)
@@ -105,6 +111,7 @@ def read(arguments: Sequence[str]) -> Options:
         tls_cert=given.tls_cert,
         tls_key=given.tls_key,
         restart_backoff_s=given.restart_backoff_s,
+        lease_s=given.lease_s,
     )
 
 

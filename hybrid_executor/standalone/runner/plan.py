@@ -3,7 +3,7 @@
 Called by ``podworker``. Restart rules, delays and words are the kubelet's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from hybrid_executor.standalone.runner import quantity
 from hybrid_executor.standalone.runner.container import ContainerSpec, Mount
 from hybrid_executor.standalone.runner.environment import NodeFacts, Surroundings, argv, variables
-from hybrid_executor.standalone.runner.volumeplan import mount_plans, volume_plans
+from hybrid_executor.standalone.runner.volumeplan import MountPlan, VolumePlan, mount_plans, volume_plans
 from hybrid_executor.standalone.runner.volumes import HOSTS, PodFolder, mounts
 
 Manifest = Mapping[str, Any]
@@ -43,9 +43,14 @@ def restart_policy(pod: Manifest) -> str:
     return str(pod["spec"].get("restartPolicy") or "Always")
 
 
-def init_policy(pod: Manifest) -> str:
+def policy(pod: Manifest, container: Manifest) -> str:
+    """The restart policy of a main container: its own, else the pod's."""
+    return str(container.get("restartPolicy") or restart_policy(pod))
+
+
+def init_policy(pod: Manifest, container: Manifest) -> str:
     """An init container that succeeded is never started again."""
-    return "Never" if restart_policy(pod) == "Never" else "OnFailure"
+    return "Never" if policy(pod, container) == "Never" else "OnFailure"
 
 
 def restarts(policy: str, exit_code: int) -> bool:
@@ -64,10 +69,30 @@ def grace_s(pod: Manifest) -> float:
     return float(DEFAULT_GRACE_S if seconds is None else seconds)
 
 
-def hooks(pod: Manifest) -> list[str]:
-    """The containers that ask for postStart or preStop hooks."""
-    containers = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
-    return [container["name"] for container in containers if container.get("lifecycle")]
+def unheard(pod: Manifest, *, can_mount: bool) -> list[tuple[str, str]]:
+    """What containers ask for and do not get, though they run: container and words."""
+    found = []
+    for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
+        name = container["name"]
+        found += [(name, words) for field, words in _UNHEARD.items() if container.get(field)]
+        if not can_mount and any(_is_injected(m["name"]) for m in container.get("volumeMounts") or []):
+            found.append((name, "no service-account token: this machine allows no mounts"))
+    return found
+
+
+_NO_PROBES = "no probes: a container counts as ready for as long as it runs"
+_UNHEARD = {
+    "lifecycle": "no lifecycle hooks",
+    "livenessProbe": _NO_PROBES,
+    "readinessProbe": _NO_PROBES,
+    "startupProbe": _NO_PROBES,
+    "restartPolicyRules": "no restart rules",
+}
+
+
+def _is_injected(volume: str) -> bool:
+    """Whether an API server has added it to a pod that did not ask: its service-account token."""
+    return volume.startswith("kube-api-access-")
 
 
 def hostname(pod: Manifest) -> str:
@@ -87,7 +112,7 @@ def check(around: Surroundings, folder: PodFolder, settings: NodeSettings) -> No
     volumes = volume_plans(around)
     places = folder.fill(volumes)
     for container in around.containers:
-        mounts(mount_plans(container, volumes, {}), places, possible=settings.can_mount)
+        mounts(_wanted(container, volumes, settings, {}), places, possible=settings.can_mount)
 
 
 def container_spec(
@@ -124,10 +149,18 @@ def _mounts(
 ) -> list[Mount]:
     volumes = volume_plans(around)
     places = folder.fill(volumes)
-    found = mounts(mount_plans(container, volumes, env), places, possible=settings.can_mount)
+    found = mounts(_wanted(container, volumes, settings, env), places, possible=settings.can_mount)
     if settings.can_mount and Path(HOSTS).exists() and all(m.target != HOSTS for m in found):
         found.append(Mount(str(folder.hosts), HOSTS, read_only=False))
     return found
+
+
+def _wanted(
+    container: Manifest, volumes: Sequence[VolumePlan], settings: NodeSettings, env: Mapping[str, str]
+) -> list[MountPlan]:
+    """Its mounts; where none are possible, without those that it never asked for."""
+    wanted = mount_plans(container, volumes, env)
+    return [mount for mount in wanted if settings.can_mount or not _is_injected(mount.volume)]
 
 
 def pretend_spec(container: Manifest, pod: Manifest, folder: PodFolder, restart: int) -> ContainerSpec:

@@ -11,15 +11,30 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hybrid_executor.model.errors import ApiUnavailable
-from hybrid_executor.standalone.runner.client import ApiRefused, Backoff, Client, Conflict, NotFound
-from hybrid_executor.standalone.runner.podstatus import PodState, status
+from hybrid_executor.standalone.runner.client import ApiRefused, Backoff, Client, NotFound
+from hybrid_executor.standalone.runner.podstate import PodState
+from hybrid_executor.standalone.runner.podstatus import status
 
 log = logging.getLogger(__name__)
+
+#: What is said is wrong; saying it again helps nobody.
+_INVALID = frozenset({400, 413, 415, 422})
 
 
 def pod_path(pod: Mapping[str, Any]) -> str:
     meta = pod["metadata"]
     return f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+
+
+async def exists(client: Client, pod: Mapping[str, Any]) -> bool:
+    """Whether this very pod, not a namesake, is still there; True where the API does not say."""
+    try:
+        found = await client.get(pod_path(pod))
+    except NotFound:
+        return False
+    except (ApiUnavailable, ApiRefused):
+        return True
+    return bool(found["metadata"]["uid"] == pod["metadata"]["uid"])
 
 
 class StatusWriter:
@@ -59,12 +74,25 @@ class StatusWriter:
                 self._news.set()
                 await backoff.wait(error.retry_after_s)
                 continue
-            except (NotFound, Conflict) as error:
-                log.info("status of %s is nobody's any more: %s", self._pod()["metadata"]["name"], error)
             except ApiRefused as error:
-                log.error("status of %s refused: %s", self._pod()["metadata"]["name"], error)  # noqa: TRY400
+                if await self._is_to_be_repeated(error):
+                    self._news.set()
+                    await backoff.wait()
+                    continue
             if not self._news.is_set():
                 self._idle.set()
+
+    async def _is_to_be_repeated(self, error: ApiRefused) -> bool:
+        """Whether a refusal may pass: the pod is still ours, and the words of the status are not to blame."""
+        name = self._pod()["metadata"]["name"]
+        if error.code in _INVALID:
+            log.error("status of %s refused: %s", name, error)
+            return False
+        if not await exists(self._client, self._pod()):
+            log.info("status of %s is nobody's any more: %s", name, error)
+            return False
+        log.warning("status of %s refused, to be repeated: %s", name, error)
+        return True
 
     async def _send(self) -> None:
         if self._latest is None:
@@ -76,4 +104,4 @@ class StatusWriter:
         if annotations:
             metadata["annotations"] = dict(annotations)
         body = {"metadata": metadata, "status": status(pod, state, datetime.now(UTC))}
-        await self._client.patch(f"{pod_path(pod)}/status", body)
+        await self._client.merge_lists(f"{pod_path(pod)}/status", body)

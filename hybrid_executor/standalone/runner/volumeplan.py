@@ -170,6 +170,12 @@ def mount_plans(
     return mounts
 
 
+def changes_while_it_runs(pod: Manifest) -> bool:
+    """Whether a volume holds what may change in the API, or grow old, while the pod runs."""
+    kinds = {kind for volume in pod["spec"].get("volumes") or [] for kind in volume}
+    return bool(kinds & {"secret", "configMap", "downwardAPI", "projected"})
+
+
 def references(pod: Manifest) -> "References":
     """The names of all objects that the pod's variables and volumes refer to."""
     secrets: set[str] = set()

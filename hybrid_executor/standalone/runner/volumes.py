@@ -12,7 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hybrid_executor.standalone.runner.container import Mount
-from hybrid_executor.standalone.runner.volumeplan import MountPlan, VolumePlan, VolumeUnavailable
+from hybrid_executor.standalone.runner.volumeplan import (
+    MountPlan,
+    VolumeFile,
+    VolumePlan,
+    VolumeUnavailable,
+)
 
 HOSTS = "/etc/hosts"
 
@@ -66,16 +71,15 @@ class PodFolder:
         if plan.host_path is not None:
             return host_path(plan.name, Path(plan.host_path), plan.host_type)
         folder = self.path / "volumes" / plan.name
+        if not plan.read_only:
+            _make_scratch(folder)
+            return folder
         folder.mkdir(parents=True, exist_ok=True)
-        if not plan.files:
-            folder.chmod(0o777)
         for name, file in plan.files.items():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            target.touch(mode=0o600)
-            target.write_bytes(file.content)
-            target.chmod(file.mode)
+            _replace(folder / name, file)
+        for path in folder.rglob("*"):
+            if not path.is_dir() and str(path.relative_to(folder)) not in plan.files:
+                path.unlink()
         return folder
 
     def clear(self) -> None:
@@ -87,6 +91,30 @@ class PodFolder:
     def remove(self) -> None:
         """The pod's object is gone: nothing stays."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _make_scratch(folder: Path) -> None:
+    """A folder that belongs to the pod's containers from then on, its mode included."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+
+
+def _replace(target: Path, file: VolumeFile) -> None:
+    """Write a file so that a container that reads it meanwhile sees the old or the new one."""
+    if (
+        target.is_file()
+        and target.read_bytes() == file.content
+        and target.stat().st_mode & 0o7777 == file.mode
+    ):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    draft.write_bytes(file.content)
+    draft.chmod(file.mode)
+    draft.replace(target)
 
 
 def host_path(name: str, path: Path, kind: str) -> Path:
