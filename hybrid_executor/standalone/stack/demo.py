@@ -24,7 +24,7 @@ from hybrid_executor.standalone.stack.client import FINISHED, AirflowClient, Api
 from hybrid_executor.standalone.stack.process import ProcessFailed
 from hybrid_executor.standalone.stack.stack import Options, Stack
 from hybrid_executor.standalone.stack.supervisor import Event
-from hybrid_executor.standalone.stack.view import Line, Run, read_lines, table, verdict
+from hybrid_executor.standalone.stack.view import Line, Run, read_lines, read_states, table, verdict
 
 TAG = "demo"
 REFRESH_S = 0.5
@@ -88,7 +88,7 @@ class Demo:
             deadline = time.monotonic() + RUNS_S
             while not all(state in FINISHED for state in states.values()):
                 self.refresh(stack, since, live)
-                states = {run: state_of(client, run) for run in runs}
+                states = self.states(stack, runs)
                 if time.monotonic() > deadline:
                     break
             self.refresh(stack, since, live)
@@ -145,6 +145,13 @@ class Demo:
         except sa.exc.DBAPIError:
             return []
 
+    def states(self, stack: Stack, runs: Sequence[Run]) -> dict[Run, str]:
+        """How far the runs are; ``unknown`` while the database is being restarted."""
+        try:
+            return read_states(stack.engine, runs)
+        except sa.exc.DBAPIError:
+            return dict.fromkeys(runs, "unknown")
+
     def judge(self, problems: Sequence[str]) -> int:
         """Say what is wrong, or that nothing is; the exit code."""
         for problem in problems:
@@ -174,14 +181,6 @@ class Demo:
         self.say("stopping")
         stack.stop()
         self.say(f"everything stopped ({time.monotonic() - begin:.1f} s)")
-
-
-def state_of(client: AirflowClient, run: Run) -> str:
-    """The state of a run; ``unknown`` while the API server is away."""
-    try:
-        return client.run_state(*run)
-    except OSError:
-        return "unknown"
 
 
 def broken_files(client: AirflowClient, runs: Sequence[Run]) -> list[str]:

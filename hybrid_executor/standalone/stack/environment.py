@@ -154,7 +154,6 @@ def airflow_environment(setup: Setup) -> dict[str, str]:
         ("scheduler", "scheduler_health_check_threshold"): "8",
         ("scheduler", "orphaned_tasks_check_interval"): "5",
         ("dag_processor", "refresh_interval"): "10",
-        ("dag_processor", "min_file_process_interval"): "20",
         ("triggerer", "job_heartbeat_sec"): "2",
     }
     ours = {option(section, name): value for (section, name), value in settings.items()}

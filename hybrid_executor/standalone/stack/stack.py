@@ -160,7 +160,8 @@ class Stack:
         return Service(
             name="api-server",
             command=self._airflow("api-server", "api-server", env=airflow_environment),
-            ready=probes.serves(self.setup.api_port, "/api/v2/version"),
+            # The Execution API builds its routes at the first request, in seconds that no task should wait.
+            ready=probes.serves(self.setup.api_port, "/execution/health/ping"),
             after=database,
         )
 

@@ -46,6 +46,8 @@ QUERY = sa.text("""
      LIMIT 500
 """)
 
+RUN_STATES = sa.text("SELECT dag_id, run_id, state FROM dag_run WHERE run_id = ANY(:ids)")
+
 Run = tuple[str, str]
 
 
@@ -70,6 +72,14 @@ def read_lines(engine: sa.Engine, since: datetime) -> list[Line]:
     with engine.connect() as connection:
         rows = connection.execute(QUERY, {"since": since}).mappings().all()
     return lines_of([dict(row) for row in rows], datetime.now(UTC))
+
+
+def read_states(engine: sa.Engine, runs: Iterable[Run]) -> dict[Run, str]:
+    """The state of each of these runs; ``unknown`` for one that is not there."""
+    wanted = dict.fromkeys(runs, "unknown")
+    with engine.connect() as connection:
+        rows = connection.execute(RUN_STATES, {"ids": [run_id for _, run_id in wanted]}).all()
+    return wanted | {(dag, run): state for dag, run, state in rows if (dag, run) in wanted}
 
 
 def lines_of(rows: Sequence[Mapping[str, Any]], now: datetime) -> list[Line]:
