@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hybrid_executor.model.errors import ApiUnavailable
-from hybrid_executor.standalone.runner.client import ApiRefused, Backoff, Client, NotFound
+from hybrid_executor.standalone.runner.client import ApiRefused, Backoff, Client
 from hybrid_executor.standalone.runner.podstate import PodState
 from hybrid_executor.standalone.runner.podstatus import status
 
@@ -27,14 +27,20 @@ def pod_path(pod: Mapping[str, Any]) -> str:
 
 
 async def exists(client: Client, pod: Mapping[str, Any]) -> bool:
-    """Whether this very pod, not a namesake, is still there; True where the API does not say."""
+    """Whether this very pod, not a namesake, is still there; True where the API does not say.
+
+    Asked by a list: to a node that gets a pod which is gone, a control plane
+    says 403, as it does while it has not yet seen that the pod is the node's.
+    """
+    meta = pod["metadata"]
+    node = pod["spec"].get("nodeName") or ""
+    selector = f"spec.nodeName={node},metadata.name={meta['name']}"
     try:
-        found = await client.get(pod_path(pod))
-    except NotFound:
-        return False
+        path = f"/api/v1/namespaces/{meta['namespace']}/pods"
+        found = await client.get(path, fieldSelector=selector)
     except (ApiUnavailable, ApiRefused):
         return True
-    return bool(found["metadata"]["uid"] == pod["metadata"]["uid"])
+    return any(item["metadata"]["uid"] == meta["uid"] for item in found.get("items") or [])
 
 
 class StatusWriter:
