@@ -1,0 +1,87 @@
+"""The images of a node. None comes from a registry, and none can be pulled: they are built and imported.
+
+    python -m tests.cluster.kubelet.images      build them all, and say the time and the sizes
+
+Tests name them by the constants here. The node imports them at its start.
+"""
+
+import sys
+import time
+
+from tests.cluster import build
+from tests.cluster.build import tell
+from tests.cluster.kubelet import layers
+from tests.cluster.kubelet.oci import Image
+
+#: A name that no resolver knows (RFC 6761).
+REGISTRY = "images.test"
+PAUSE = f"{REGISTRY}/pause:1"
+#: A shell, wget, httpd, nslookup and the like.
+TINY = f"{REGISTRY}/tiny:1"
+#: The distribution's Python.
+PYTHON = f"{REGISTRY}/python:1"
+#: What requirements.lock pins, on that Python.
+DEPENDENCIES = f"{REGISTRY}/dependencies:1"
+#: Airflow and this project, run by user 50000 as in Airflow's own image.
+AIRFLOW = f"{REGISTRY}/airflow:1"
+DNS = f"{REGISTRY}/dns:1"
+
+DNS_MODULE = build.GoModule(build.HERE / "dns", {"dns": "."}, 2)
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Holds the namespaces of a pod, and collects its orphans.
+HOLD = 'trap "exit 0" TERM INT; while :; do sleep 86400 & wait $!; done'
+
+
+def tiny_images() -> list[Image]:
+    """What every node has."""
+    tiny = layers.tiny()
+    dns = layers.program_layer("dns", build.built(DNS_MODULE) / "dns")
+    environment = {"PATH": "/bin"}
+    return [
+        Image(PAUSE, [tiny], entrypoint=["/bin/sh", "-c", HOLD], environment=environment, user="65534:65534"),
+        Image(TINY, [tiny], command=["sh"], environment=environment),
+        Image(DNS, [dns], entrypoint=["/dns"]),
+    ]
+
+
+def python_images() -> list[Image]:
+    """The distribution's Python, and the dependencies on top of it."""
+    base = layers.base()
+    environment = {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"}
+    return [
+        Image(PYTHON, [base], command=["python3"], environment=environment),
+        Image(DEPENDENCIES, [base, layers.dependencies(base)], environment=environment),
+    ]
+
+
+def airflow_image() -> Image:
+    """Airflow, with this project as it is now."""
+    base = layers.base()
+    return Image(
+        AIRFLOW,
+        [base, layers.dependencies(base), layers.project(base)],
+        entrypoint=["/usr/bin/dumb-init", "--"],
+        command=["airflow", "version"],
+        environment={
+            "PATH": f"/opt/venv/bin:{SYSTEM_PATH}",
+            "LANG": "C.UTF-8",
+            "HOME": "/home/airflow",
+            "AIRFLOW_HOME": "/opt/airflow",
+            "PYTHONUNBUFFERED": "1",
+        },
+        user=str(layers.AIRFLOW_USER),
+        folder="/opt/airflow",
+    )
+
+
+def main() -> int:
+    """Build what is not in the cache."""
+    begin = time.monotonic()
+    for image in [*tiny_images(), *python_images(), airflow_image()]:
+        tell(f"image {image.name}: {image.size / 1e6:.0f} MB in {len(image.layers)} layers")
+    tell(f"images are ready after {time.monotonic() - begin:.1f} s, in {layers.cache()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
