@@ -6,7 +6,7 @@ WORKERS ?= auto
 SEEDS ?= 5
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 install: ## the virtual environment, from the hashed lock
 	@scripts/bootstrap

@@ -52,6 +52,8 @@ class Keda:
             taken.append(choose_port(taken=frozenset(taken)))
         self._grpc, self._metrics, self._probes, self._adapter, self._adapter_metrics = taken
         self._identity = self._certificates()
+        #: Who KEDA is; written by ``start``.
+        self.kubeconfig = plane.admin
 
     @classmethod
     @contextmanager
@@ -68,6 +70,7 @@ class Keda:
         """Install KEDA if it is not, start these parts or both; returns when metrics are served."""
         if not parts:
             self._install()
+        self.kubeconfig = self.plane.account_kubeconfig(ACCOUNT, NAMESPACE, TOKEN_HOURS)
         commands = {"operator": self._operator, "adapter": self._serve_metrics}
         for part in parts or commands:
             self.servers.start(f"keda-{part}", *commands[part]())
@@ -137,16 +140,13 @@ class Keda:
             write_private(folder / name, file.read_text())
         return Pair(folder / "tls.crt", folder / "tls.key")
 
-    def _environment(self, kubeconfig: Path) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         return {
-            "KUBECONFIG": str(kubeconfig),
+            "KUBECONFIG": str(self.kubeconfig),
             "KEDA_CLUSTER_OBJECT_NAMESPACE": NAMESPACE,
             "POD_NAMESPACE": NAMESPACE,
             "WATCH_NAMESPACE": "",
         }
-
-    def _account(self) -> Path:
-        return self.plane.account_kubeconfig(ACCOUNT, NAMESPACE, TOKEN_HOURS)
 
     def _operator(self) -> tuple[list[str], dict[str, str]]:
         command = [
@@ -158,10 +158,9 @@ class Keda:
             "--zap-log-level=info",
             "--zap-encoder=console",
         ]
-        return command, self._environment(self._account())
+        return command, self._environment()
 
     def _serve_metrics(self) -> tuple[list[str], dict[str, str]]:
-        account = self._account()
         command = [
             str(self._programs / "keda-adapter"),
             f"--cert-dir={self._identity.key.parent}",
@@ -171,12 +170,12 @@ class Keda:
             f"--secure-port={self._adapter}",
             f"--port={self._adapter_metrics}",
             f"--metrics-service-address=localhost:{self._grpc}",
-            f"--kubeconfig={account}",
-            f"--lister-kubeconfig={account}",
-            f"--authentication-kubeconfig={account}",
-            f"--authorization-kubeconfig={account}",
+            f"--kubeconfig={self.kubeconfig}",
+            f"--lister-kubeconfig={self.kubeconfig}",
+            f"--authentication-kubeconfig={self.kubeconfig}",
+            f"--authorization-kubeconfig={self.kubeconfig}",
         ]
-        return command, self._environment(account)
+        return command, self._environment()
 
     def _operator_is_ready(self) -> bool:
         return answer(f"http://{LOOPBACK}:{self._probes}/readyz")[0] == 200
