@@ -101,7 +101,12 @@ class RunnerNode:
 
     def is_usable(self) -> bool:
         """Ready, and no taint says otherwise to the scheduler any more."""
-        return self.ready() == "True" and not self.object()["spec"].get("taints")
+        spec = self.object().get("spec") or {}
+        return self.ready() == "True" and not spec.get("taints") and not spec.get("unschedulable")
+
+    def until_usable(self, deadline_s: float = READY_S) -> None:
+        """Wait until pods can be bound to it."""
+        until(self.is_usable, deadline_s, lambda: NotReady(f"{self.name} takes no pods: {self.object()}"))
 
     def until_ready_is(self, status: str, deadline_s: float = READY_S) -> None:
         """Wait for a word of ``ready``."""
