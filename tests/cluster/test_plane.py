@@ -51,9 +51,9 @@ def test_the_servers_and_kubectl_say_the_pinned_version(plane: ControlPlane) -> 
     assert f"{said['serverVersion']['major']}.{said['serverVersion']['minor']}" in pinned
 
 
-def test_the_scheduler_says_that_there_is_no_node(plane: ControlPlane, namespace: str) -> None:
+def test_the_scheduler_says_that_no_node_fits(plane: ControlPlane, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/pods"
-    assert plane.request("POST", path, pod("waits"))[0] == 201
+    assert plane.request("POST", path, pod("waits", nodeSelector={"no": "node"}))[0] == 201
 
     def unschedulable() -> bool:
         _, found = plane.request("GET", f"{path}/waits")
