@@ -24,7 +24,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     if session.config.option.collectonly:
         return
-    if {"session_plane", "start_plane"} & fixtures:
+    if {"built_programs", "session_plane", "start_plane"} & fixtures:
         build.kubernetes()
-    if "session_keda" in fixtures:
+    if {"built_programs", "session_keda"} & fixtures:
         build.keda()

@@ -14,10 +14,18 @@ from uuid import uuid4
 
 import pytest
 
+from tests.cluster import build
 from tests.cluster.keda import Keda
 from tests.cluster.plane import ControlPlane
 
 StartPlane = Callable[..., ControlPlane]
+
+
+@pytest.fixture(scope="session")
+def built_programs() -> None:
+    """For tests that start the programs by other ways than the fixtures here."""
+    build.kubernetes()
+    build.keda()
 
 
 @pytest.fixture(scope="session")

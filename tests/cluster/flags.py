@@ -142,6 +142,9 @@ def controller_manager(files: Files, ports: Ports, options: Options) -> list[str
         *_beside(files, files.controllers, ports.controllers),
         f"--controllers={options.controllers}",
         "--use-service-account-credentials=true",
+        # Each controller first asks for a token of its own: at 20 a second that is most of a start.
+        "--kube-api-qps=200",
+        "--kube-api-burst=400",
         f"--service-account-private-key-file={files.tokens.key}",
         f"--root-ca-file={files.ca.certificate}",
         f"--cluster-signing-cert-file={files.ca.certificate}",
