@@ -11,8 +11,10 @@ help: ## list the targets
 install: ## the virtual environment, from the hashed lock
 	@scripts/bootstrap
 
-demo: install ## everything up, the example DAGs run, until Ctrl-C (ONCE=1: until they have run)
-	@exec $(BIN)/hybrid-executor standalone $(if $(ONCE),--once)
+# KUBECONFIG counts only where it was given to make: that of somebody's shell may be of a cluster in earnest.
+demo: install ## everything up, the example DAGs run, until Ctrl-C (ONCE=1: until they have run; KUBECONFIG=file: there)
+	@exec $(BIN)/hybrid-executor standalone $(if $(ONCE),--once) \
+	  $(if $(filter command,$(firstword $(origin KUBECONFIG))),--kubeconfig '$(KUBECONFIG)')
 
 test: install ## the test suite
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos --ignore tests/cluster $(ARGS)
@@ -28,7 +30,7 @@ keda: install ## KEDA on the cluster that is up
 	@$(BIN)/python -m tests.cluster keda
 
 cluster-down: ## end it, and leave nothing
-	@$(BIN)/python -m tests.cluster down
+	@test ! -d .cluster || $(BIN)/python -m tests.cluster down
 
 chaos: install ## kills and outages on the whole stack, SEEDS of them at random moments (SEED=n: from this one)
 	@CHAOS_SEEDS=$(SEEDS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests/chaos $(ARGS)

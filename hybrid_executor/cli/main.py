@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 USAGE = """\
 usage: hybrid-executor standalone [--state DIR] [--dags DIR] [--once] [--queues NAMES] [--slots N]
+                                  [--kubeconfig FILE [--namespace NAME]]
 
-  standalone   run Airflow, a worker, an embedded Kubernetes and Flower on this machine"""
+  standalone   run Airflow, a worker, an embedded Kubernetes (or the given one) and Flower on this machine"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

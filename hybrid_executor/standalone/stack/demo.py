@@ -21,8 +21,9 @@ from rich.live import Live
 from rich.markup import escape
 
 from hybrid_executor.standalone.stack.client import FINISHED, AirflowClient, ApiRefused
+from hybrid_executor.standalone.stack.cluster import ClusterUnusable
 from hybrid_executor.standalone.stack.process import ProcessFailed
-from hybrid_executor.standalone.stack.stack import Options, Stack
+from hybrid_executor.standalone.stack.stack import NAMESPACE, Options, Stack
 from hybrid_executor.standalone.stack.supervisor import Event
 from hybrid_executor.standalone.stack.view import Line, Run, read_lines, read_states, table, verdict
 
@@ -32,7 +33,12 @@ PARSED_S = 60.0
 PIPE_WIDTH = 160
 #: All example runs together; a newcomer's machine may be slow.
 RUNS_S = 600.0
-MARKS = {Event.READY: "[green]up[/]  ", Event.DIED: "[red]died[/]", Event.RESTARTED: "[yellow]up[/]  "}
+MARKS = {
+    Event.READY: "[green]up[/]  ",
+    Event.DIED: "[red]died[/]",
+    Event.RESTARTED: "[yellow]up[/]  ",
+    Event.DOUBTED: "[yellow]note[/]",
+}
 
 
 def make_console() -> Console:
@@ -67,7 +73,7 @@ class Demo:
             return self.show(stack)
         except Stopped:
             return 0
-        except ProcessFailed as failure:
+        except (ProcessFailed, ClusterUnusable) as failure:
             self.say(f"[red]failed[/] {escape(str(failure))}")
             return 1
         finally:
@@ -162,7 +168,7 @@ class Demo:
 
     def tell(self, event: Event, name: str, note: str) -> None:
         """One line for what happened to a service."""
-        self.say(f"{MARKS[event]} {name} ({note})")
+        self.say(f"{MARKS[event]} {name} ({escape(note)})")
 
     def say(self, text: str) -> None:
         """A line with the seconds since the start."""
@@ -179,7 +185,8 @@ class Demo:
         """End every process, and say so."""
         begin = time.monotonic()
         self.say("stopping")
-        stack.stop()
+        for problem in stack.stop():
+            self.say(f"[red]left[/] {escape(problem)}")
         self.say(f"everything stopped ({time.monotonic() - begin:.1f} s)")
 
 
@@ -208,6 +215,14 @@ def read_files(engine: sa.Engine) -> set[str]:
         return {Path(file).name for (file,) in connection.execute(sa.text(query)) if file}
 
 
+def file(text: str) -> Path:
+    """A file that is there; argparse says the rest."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text} is no file")
+    return path
+
+
 def folder(text: str) -> Path:
     """A folder that is there; argparse says the rest."""
     path = Path(text)
@@ -233,6 +248,16 @@ def parser() -> argparse.ArgumentParser:
         "--queues", default="default", help="queues that the Celery worker takes, comma separated (default)"
     )
     made.add_argument("--slots", type=int, default=4, help="tasks that the Celery worker runs at once (4)")
+    made.add_argument(
+        "--kubeconfig",
+        type=file,
+        default=None,
+        help="run pods in this cluster instead of the embedded one; tasks succeed there only on a node of"
+        " processes on this machine, as 'make cluster' has it: others reach no address of the demo",
+    )
+    made.add_argument(
+        "--namespace", default=NAMESPACE, help=f"with --kubeconfig: made if it is not there ({NAMESPACE})"
+    )
     return made
 
 
@@ -251,6 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dags=(asked.dags or example_dags()).resolve(),
         queues=tuple(asked.queues.split(",")),
         worker_slots=asked.slots,
+        kubeconfig=asked.kubeconfig,
+        namespace=asked.namespace,
     )
     demo = Demo(options, asked.once)
 

@@ -39,6 +39,10 @@ class Setup:
     worker_slots: int = 4
     #: Added to the settings of every Airflow process; pods get only those of ``[core]`` and ``[workers]``.
     extra: Mapping[str, str] = field(default_factory=dict)
+    #: The kubeconfig of a cluster that is used in place of the embedded one.
+    given_kubeconfig: Path | None = None
+    namespace: str = "default"
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -46,8 +50,14 @@ class Setup:
         return self.state / "airflow"
 
     @property
+    def embedded(self) -> Path:
+        """Where the embedded Kubernetes API keeps what it has, its kubeconfig and its tokens among it."""
+        return self.state / "kubernetes"
+
+    @property
     def kubeconfig(self) -> Path:
-        return self.state / "kubernetes" / "kubeconfig"
+        """Of the cluster in which tasks get their pods."""
+        return self.given_kubeconfig or self.embedded / "kubeconfig"
 
     @property
     def data(self) -> Path:
@@ -145,7 +155,7 @@ def airflow_environment(setup: Setup) -> dict[str, str]:
         ("api", "workers"): "1",
         ("kubernetes_executor", "config_file"): str(setup.kubeconfig),
         ("kubernetes_executor", "in_cluster"): "False",
-        ("kubernetes_executor", "namespace"): "default",
+        ("kubernetes_executor", "namespace"): setup.namespace,
         ("kubernetes_executor", "pod_template_file"): str(setup.state / "pod_template.yaml"),
         # A scheduler that was killed is noticed, and its tasks adopted, within seconds.
         ("scheduler", "scheduler_heartbeat_sec"): "2",
@@ -160,15 +170,18 @@ def airflow_environment(setup: Setup) -> dict[str, str]:
     return worker_environment(setup) | ours | dict(setup.extra)
 
 
-def pod_template(setup: Setup) -> dict[str, Any]:
-    """The pod that a task runs in; the embedded node has no images and starts our own interpreter."""
-    environment = [{"name": name, "value": value} for name, value in pod_environment(setup).items()]
+def pod_template(setup: Setup, python: Path) -> dict[str, Any]:
+    """The pod that a task runs in: on a node of processes, without an image, by our own interpreter."""
+    values = pod_environment(setup) | {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin"}
+    environment = [{"name": name, "value": value} for name, value in values.items()]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "task"},
+        "metadata": {"name": "task", "labels": dict(setup.pod_labels)},
         "spec": {
             "restartPolicy": "Never",
+            # A task speaks to Airflow alone.
+            "automountServiceAccountToken": False,
             "containers": [{"name": "base", "image": "embedded", "env": environment}],
         },
     }

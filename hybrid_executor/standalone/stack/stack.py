@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from uuid import uuid4
 
 import sqlalchemy as sa
 
 from hybrid_executor.standalone.stack import probes
+from hybrid_executor.standalone.stack.cluster import LABEL, GivenCluster
 from hybrid_executor.standalone.stack.environment import (
     EXECUTOR,
     Setup,
@@ -28,7 +30,7 @@ from hybrid_executor.standalone.stack.environment import (
 from hybrid_executor.standalone.stack.ports import LOOPBACK
 from hybrid_executor.standalone.stack.postgres import PostgresServer
 from hybrid_executor.standalone.stack.process import Command
-from hybrid_executor.standalone.stack.secret import write_private
+from hybrid_executor.standalone.stack.secret import kept_secret, write_private
 from hybrid_executor.standalone.stack.state import (
     ANY_PORTS,
     PREFERRED_PORTS,
@@ -36,11 +38,12 @@ from hybrid_executor.standalone.stack.state import (
     fernet_key,
     random_secret,
 )
-from hybrid_executor.standalone.stack.supervisor import Listener, Service, Supervisor
+from hybrid_executor.standalone.stack.supervisor import Event, Listener, Service, Supervisor
 from hybrid_executor.standalone.stack.valkey import ValkeyServer
 
 USER = "admin"
 NODE = "embedded"
+NAMESPACE = "hybrid-executor-demo"
 PYTHON = Path(sys.executable)
 #: Airflow's components that keep a heartbeat in the metadata database, with their job types.
 JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
@@ -60,6 +63,10 @@ class Options:
     restarts: bool = True
     #: Try the ports where people look first; tests take free ones.
     usual_ports: bool = True
+    #: Use this cluster, which must have a node of processes on this machine, in place of the embedded one.
+    kubeconfig: Path | None = None
+    #: Where pods are made in such a cluster; made itself if it is not there.
+    namespace: str = NAMESPACE
 
 
 class Stack:
@@ -74,22 +81,32 @@ class Stack:
         self.postgres = PostgresServer(state / "postgres", ports["postgres"])
         self.valkey = ValkeyServer(state / "valkey", ports["valkey"])
         self.kube_port = ports["kubernetes"]
+        self.cluster = self._given_cluster(state)
         self.setup = self._setup(state, ports)
         self.engine = sa.create_engine(
             self.setup.dsn, pool_pre_ping=True, connect_args={"connect_timeout": 2}
         )
         self.environment = inherited(os.environ, PYTHON)
+        self.listener = listener
         self.supervisor = Supervisor(self.services(), listener, options.restarts)
 
     def start(self, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Write the files that processes read, then bring everything up."""
+        """Write the files that processes read, then bring everything up.
+
+        Raises :class:`.process.ProcessFailed`, or :class:`.cluster.ClusterUnusable`.
+        """
         self._write_files()
+        if self.cluster:
+            self.listener(Event.READY, "kubernetes", self.cluster.prepare())
+            for doubt in self.cluster.doubts(self.setup.airflow_url):
+                self.listener(Event.DOUBTED, "kubernetes", doubt)
         self.supervisor.start(should_stop)
 
-    def stop(self) -> None:
-        """End every process; safe to repeat."""
+    def stop(self) -> list[str]:
+        """End every process, and the pods in a cluster that was given; what is left, in words. Repeatable."""
         self.engine.dispose()
         self.supervisor.stop()
+        return self.cluster.clear() if self.cluster else []
 
     def services(self) -> list[Service]:
         """Every service of the stack; those that need nothing come first."""
@@ -100,7 +117,7 @@ class Stack:
                 name=name,
                 command=self._airflow(name, *arguments, env=airflow_environment),
                 ready=probes.job_beats(self.engine, JOBS[name]),
-                after=(*database, "valkey", "kubernetes"),
+                after=(*database, "valkey", *(() if self.cluster else ("kubernetes",))),
             )
             for name, arguments in self._job_arguments().items()
         ]
@@ -110,7 +127,7 @@ class Stack:
             self._api_server(database),
             *jobs,
             *self._celery(),
-            self._runner(),
+            *(() if self.cluster else self._embedded_cluster()),
         ]
 
     def log(self, name: str) -> Path:
@@ -118,17 +135,7 @@ class Stack:
         return self.setup.state / "logs" / f"{name}.log"
 
     def _servers(self) -> list[Service]:
-        kubernetes = self._python(
-            "kubernetes", "hybrid_executor.standalone.api",
-            "--state", str(self.setup.kubeconfig.parent), "--port", str(self.kube_port),
-        )  # fmt: skip
         return [
-            Service(
-                name="kubernetes",
-                command=kubernetes,
-                ready=probes.kubernetes_answers(self.setup.kubeconfig),
-                stop_rank=2,
-            ),
             Service(name="valkey", command=self.valkey.command, ready=self.valkey.answers, stop_rank=2),
             Service(name="postgres", command=self.postgres.command, ready=self.postgres.answers, stop_rank=2),
         ]
@@ -187,8 +194,21 @@ class Stack:
             ),
         ]
 
+    def _embedded_cluster(self) -> list[Service]:
+        kubernetes = self._python(
+            "kubernetes", "hybrid_executor.standalone.api",
+            "--state", str(self.setup.embedded), "--port", str(self.kube_port),
+        )  # fmt: skip
+        served = Service(
+            name="kubernetes",
+            command=kubernetes,
+            ready=probes.kubernetes_answers(self.setup.kubeconfig),
+            stop_rank=2,
+        )
+        return [served, self._runner()]
+
     def _runner(self) -> Service:
-        folder = self.setup.kubeconfig.parent
+        folder = self.setup.embedded
         command = self._python(
             "runner", "hybrid_executor.standalone.runner", "--kubeconfig", str(self.setup.kubeconfig),
             "--state", str(self.setup.state / "node"), "--name", NODE, "--bind", "--prefix", sys.prefix,
@@ -241,7 +261,17 @@ class Stack:
             queues=options.queues,
             worker_slots=options.worker_slots,
             extra=options.extra,
+            given_kubeconfig=self.cluster.kubeconfig if self.cluster else None,
+            namespace=self.cluster.namespace if self.cluster else "default",
+            pod_labels={LABEL: self.cluster.label} if self.cluster else {},
         )
+
+    def _given_cluster(self, state: Path) -> GivenCluster | None:
+        given = self.options.kubeconfig
+        if given is None:
+            return None
+        label = kept_secret(state / "secrets" / "stack", uuid4().hex)
+        return GivenCluster(given.resolve(), self.options.namespace, label)
 
     def _write_files(self) -> None:
         setup = self.setup
@@ -257,7 +287,7 @@ class Stack:
         write_private(setup.home / "airflow.cfg", "# Settings come from the environment of each process.\n")
         write_private(setup.state / "passwords.json", json.dumps({setup.user: setup.password}))
         # JSON is YAML.
-        write_private(setup.state / "pod_template.yaml", json.dumps(pod_template(setup), indent=2))
+        write_private(setup.state / "pod_template.yaml", json.dumps(pod_template(setup, PYTHON), indent=2))
 
 
 def schema_version() -> str:

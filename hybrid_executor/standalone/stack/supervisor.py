@@ -35,6 +35,8 @@ class Event(StrEnum):
     READY = "ready"
     DIED = "died"
     RESTARTED = "restarted"
+    #: It is up, but may not do what is wanted of it.
+    DOUBTED = "doubted"
 
 
 @dataclass(frozen=True, kw_only=True)

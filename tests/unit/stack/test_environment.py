@@ -34,7 +34,7 @@ SETUP = Setup(
 
 
 def test_a_pod_gets_no_secret_at_all() -> None:
-    assert "secret" not in json.dumps(pod_template(SETUP))
+    assert "secret" not in json.dumps(pod_template(SETUP, Path("/venv/bin/python")))
 
 
 def test_a_pod_gets_what_it_needs_to_run_a_task() -> None:
