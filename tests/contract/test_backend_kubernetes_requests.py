@@ -9,7 +9,8 @@ import pytest
 from hybrid_executor.model.observation import Accepted, Ended, How, Waiting
 from tests.contract.backend_suite import Fate, Heard
 from tests.fixtures.kube import Kube, until
-from tests.fixtures.puppet import PODS, TIMING, KubernetesHarness, submission
+from tests.fixtures.pod_backends import TIMING
+from tests.fixtures.puppet import PODS, KubernetesHarness, submission
 
 
 @pytest.fixture

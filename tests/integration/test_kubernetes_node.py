@@ -14,7 +14,8 @@ from hybrid_executor.model.reason import Reason
 from tests.contract.backend_suite import Fate, Heard
 from tests.fixtures.kube import Kube, until
 from tests.fixtures.node import NAMESPACE, Node, shell_pod
-from tests.fixtures.puppet import TIMING, submission
+from tests.fixtures.pod_backends import TIMING
+from tests.fixtures.puppet import submission
 
 
 class Scripts:
