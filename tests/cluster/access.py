@@ -35,13 +35,21 @@ class Access:
         self.folder = folder.resolve()
         self.binary = build.kubernetes()
         self.authority = Authority(self.folder / "pki", "ca")
-        self.ports = kept_ports(self.folder / "ports.json")
+        self.ports = kept_ports(self._ports_file)
         self.url = f"https://{host}:{self.ports.apiserver}"
         self.ca = self.authority.pair.certificate
         admin = self.authority.issue("admin", "admin", groups=[MASTERS])
         self.admin = self._kubeconfig("admin", admin, "default")
         self.trust = ssl.create_default_context(cafile=str(self.ca))
         self.trust.load_cert_chain(admin.certificate, admin.key)
+
+    @property
+    def _ports_file(self) -> Path:
+        return self.folder / "ports.json"
+
+    def forget_ports(self) -> None:
+        """The next start in this folder chooses anew."""
+        self._ports_file.unlink(missing_ok=True)
 
     # --- identities ------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from hybrid_executor.standalone.stack.secret import write_private
 from tests.cluster import build
 from tests.cluster.access import Access
 from tests.cluster.certificates import Pair
-from tests.cluster.servers import Servers, answer
+from tests.cluster.servers import Servers, answer, on_free_ports
 
 Part = Literal["operator", "adapter"]
 NAMESPACE = "keda"
@@ -59,12 +59,21 @@ class Keda:
     @contextmanager
     def started(cls, plane: Access, folder: Path) -> Iterator[Self]:
         """KEDA that scales what is on the plane."""
-        keda = cls(plane, folder)
+        keda = on_free_ports(lambda: cls._begun(plane, folder))
         try:
-            keda.start()
             yield keda
         finally:
             keda.close()
+
+    @classmethod
+    def _begun(cls, plane: Access, folder: Path) -> Self:
+        keda = cls(plane, folder)
+        try:
+            keda.start()
+        except BaseException:
+            keda.close()
+            raise
+        return keda
 
     def start(self, *parts: Part) -> None:
         """Install KEDA if it is not, start these parts or both; returns when metrics are served."""

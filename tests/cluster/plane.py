@@ -24,7 +24,7 @@ from hybrid_executor.standalone.stack.ports import LOOPBACK
 from tests.cluster import flags
 from tests.cluster.access import MASTERS, Access
 from tests.cluster.certificates import Authority, signing_key
-from tests.cluster.servers import Servers, answer
+from tests.cluster.servers import Servers, answer, on_free_ports
 
 Server = Literal["etcd", "apiserver", "controller-manager", "scheduler"]
 #: In the order in which they are started.
@@ -60,12 +60,22 @@ class ControlPlane(Access):
             controllers=controllers,
             **more,
         )
-        plane = cls(folder, options)
+        plane = on_free_ports(lambda: cls._begun(folder, options))
         try:
-            plane.start()
             yield plane
         finally:
             plane.close()
+
+    @classmethod
+    def _begun(cls, folder: Path, options: flags.Options) -> Self:
+        plane = cls(folder, options)
+        try:
+            plane.start()
+        except BaseException:
+            plane.close()
+            plane.forget_ports()
+            raise
+        return plane
 
     # --- life ------------------------------------------------------------------------------
 

@@ -15,21 +15,28 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from hybrid_executor.standalone.stack.process import Command, Process, kill_all, wait_gone
 
+T = TypeVar("T")
 POLL_S = 0.05
 REPLY_S = 20.0
 #: Generous: a busy machine makes a start slow, not wrong.
 READY_S = 60.0
+IN_USE = "address already in use"
+PORT_TRIES = 4
 #: How long a server may take to end when asked; an API server without etcd would take a minute.
 END_S = 10.0
 
 
 class NotReady(Exception):
     """A server ended or stayed silent at its start; the message shows the end of its log."""
+
+
+class PortTaken(NotReady):
+    """Another program took the port between our choice and the server's start."""
 
 
 class Servers:
@@ -84,7 +91,8 @@ class Servers:
 
         def check() -> bool:
             if process.exit_code is not None:
-                raise NotReady(str(process.failure(f"ended with {process.exit_code}")))
+                kind = PortTaken if IN_USE in process.tail(50) else NotReady
+                raise kind(str(process.failure(f"ended with {process.exit_code}")))
             return ready()
 
         until(check, deadline_s, lambda: NotReady(str(process.failure("never became ready"))))
@@ -126,12 +134,23 @@ def end_recorded(record: Path) -> None:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process began, in the kernel's ticks: with the id it names a process for good."""
+    """When a process that runs began, in the kernel's ticks: with the id it names a process for good."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(text.rpartition(")")[2].split()[19])
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])  # one that has ended may stay as a zombie
+
+
+def on_free_ports(start: Callable[[], T]) -> T:
+    """Call what chooses ports and starts servers on them; again, should a port be gone by then."""
+    for _ in range(PORT_TRIES - 1):
+        try:
+            return start()
+        except PortTaken:
+            continue
+    return start()
 
 
 def until(condition: Callable[[], Any], deadline_s: float, failure: Callable[[], Exception]) -> Any:

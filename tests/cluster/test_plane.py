@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from hybrid_executor.standalone.stack.ports import choose_port
 from hybrid_executor.standalone.stack.process import is_running, wait_gone
-from tests.cluster import build
+from tests.cluster import build, flags
 from tests.cluster.access import KubectlFailed
 from tests.cluster.fixture import StartPlane
 from tests.cluster.listening import listeners
@@ -154,6 +156,19 @@ def test_an_api_server_that_is_asked_to_end_ends_without_etcd_too(plane: Control
     assert not is_running(pid)
     plane.heal()
     assert plane.request("GET", "/readyz")[0] == 200
+
+
+def test_a_port_that_was_taken_meanwhile_is_exchanged_for_another(
+    start_plane: StartPlane, tmp_path: Path
+) -> None:
+    taken, *free = (choose_port() for _ in range(5))
+    ports = flags.Ports(etcd=free[0], peer=free[1], apiserver=taken, controllers=free[2], scheduler=free[3])
+    (tmp_path / "plane").mkdir()
+    (tmp_path / "plane" / "ports.json").write_text(json.dumps(vars(ports)))
+    with socket.create_server(("127.0.0.1", taken)):
+        plane = start_plane("plane")
+    assert plane.ports.apiserver != taken
+    assert plane.kubectl("get", "--raw=/readyz") == "ok"
 
 
 def test_a_server_that_cannot_start_says_why(start_plane: StartPlane) -> None:
