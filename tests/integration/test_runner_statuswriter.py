@@ -44,3 +44,24 @@ async def test_a_status_never_reaches_a_namesake(kube: Kube) -> None:
     await asked(kube, "POST", PODS, shell_pod("one"))
     await tell(kube, former)
     assert "reason" not in (await asked(kube, "GET", f"{PODS}/one"))["status"]
+
+
+async def test_a_condition_that_others_set_meanwhile_stays(kube: Kube) -> None:
+    """A scheduler that preempts, say: what the node has seen of the pod is always a little old."""
+    pod = await asked(kube, "POST", PODS, shell_pod("one"))
+    theirs = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}
+    merge = {"headers": {"Content-Type": "application/strategic-merge-patch+json"}}
+    body = {"status": {"conditions": [theirs]}}
+    code, answer = await asyncio.to_thread(kube.request, "PATCH", f"{PODS}/one/status", body, **merge)
+    assert code == 200, answer
+    await tell(kube, pod)
+    found = (await asked(kube, "GET", f"{PODS}/one"))["status"]["conditions"]
+    assert "PreemptionByScheduler" in [condition.get("reason") for condition in found]
+
+
+async def test_a_status_that_is_refused_for_a_while_is_repeated(kube: Kube) -> None:
+    pod = await asked(kube, "POST", PODS, shell_pod("one"))
+    refused = kube.fail(403, verb="patch", path=".*/status", times=2)
+    await tell(kube, pod)
+    assert refused.hits == 2
+    assert (await asked(kube, "GET", f"{PODS}/one"))["status"]["reason"] == "Evicted"
