@@ -48,5 +48,5 @@ lock: install ## pin what pyproject.toml allows, with hashes and without hosts
 	@uv=$$(command -v uv || echo .cache/boot/bin/uv) && $$uv lock --quiet && \
 	  $$uv export --quiet --all-extras --no-emit-project --no-annotate --no-header --output-file requirements.lock
 
-clean: ## remove what was made here
+clean: cluster-down ## remove what was made here
 	@rm -rf .venv .demo .cluster .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
