@@ -10,6 +10,8 @@ pytest_plugins = [
     "tests.fixtures.stack",
     "tests.fixtures.stock",
     "tests.cluster.fixture",
+    "tests.cluster.backend",
+    "tests.cluster.kubelet.fixture",
 ]
 
 # A busy machine makes an example slow, not wrong.

@@ -77,16 +77,17 @@ class WitnessHarness(Harness, Protocol):
 class Heard:
     """Everything that the harness's present backend has said, in order."""
 
-    def __init__(self, harness: Harness) -> None:
+    def __init__(self, harness: Harness, patience_s: float = PATIENCE_S) -> None:
         self._harness = harness
+        self._patience_s = patience_s
         self.all: list[Observation] = []
 
     def listen(self) -> None:
         self.all += self._harness.backend.poll()
 
     def until(self, done: Callable[[], bool], what: str) -> None:
-        """Poll until ``done`` says so; fails after ``PATIENCE_S`` with what was heard instead."""
-        deadline = time.monotonic() + PATIENCE_S
+        """Poll until ``done`` says so; else fails with what was heard instead."""
+        deadline = time.monotonic() + self._patience_s
         while True:
             self.listen()
             if done():
