@@ -123,7 +123,8 @@ class Enclosure:
             # Ctrl-C is for the tests; they close this when they are done.
             start_new_session=True,
         )
-        self._pid = self._answer()["pid"]
+        #: Process 1, as this machine calls it.
+        self.pid: int = self._answer()["pid"]
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
         """Ask process 1 for something."""
@@ -141,7 +142,7 @@ class Enclosure:
 
     def command(self, *argv: str) -> list[str]:
         """The same command, run inside."""
-        return ["nsenter", f"--target={self._pid}", "--mount", "--net", "--pid", "--wdns=/", *argv]
+        return ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--wdns=/", *argv]
 
     def run(self, *argv: str, stdin: Any = None, text: str | None = None) -> str:
         """Run a command inside to its end; answers its output."""
@@ -182,7 +183,7 @@ class Enclosure:
         """Make the bridge, and the link to it."""
         length = self.number.network.prefixlen
         outside = self.number.name
-        peer = ("type", "veth", "peer", "name", "uplink", "netns", str(self._pid))
+        peer = ("type", "veth", "peer", "name", "uplink", "netns", str(self.pid))
         here: list[tuple[str, ...]] = [
             ("link", "add", outside, *peer),
             ("link", "set", outside, "addrgenmode", "none"),
@@ -200,6 +201,20 @@ class Enclosure:
             subprocess.run(["ip", *arguments], check=True, env=os.environ | {"PATH": packages.PATH})
         for arguments in there:
             self.run("ip", *arguments)
+
+    def processes(self) -> set[int]:
+        """Servers and containers, by their ids outside: process 1 and all that descend from it."""
+        parents = {}
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+                continue
+        found, more = set(), {self.pid}
+        while more:
+            found |= more
+            more = {pid for pid, parent in parents.items() if parent in more}
+        return found
 
     def close(self) -> None:
         """End every process inside, and with them the namespaces."""

@@ -1,15 +1,10 @@
 """The images of a node. None comes from a registry, and none can be pulled: they are built and imported.
 
-    python -m tests.cluster.kubelet.images      build them all, and say the time and the sizes
-
-Tests name them by the constants here. The node imports them at its start.
+Tests name them by the constants here. ``python -m tests.cluster.kubelet`` builds
+them, and a node imports them at its start.
 """
 
-import sys
-import time
-
 from tests.cluster import build
-from tests.cluster.build import tell
 from tests.cluster.kubelet import layers
 from tests.cluster.kubelet.oci import Image
 
@@ -74,14 +69,6 @@ def airflow_image() -> Image:
     )
 
 
-def main() -> int:
-    """Build what is not in the cache."""
-    begin = time.monotonic()
-    for image in [*tiny_images(), *python_images(), airflow_image()]:
-        tell(f"image {image.name}: {image.size / 1e6:.0f} MB in {len(image.layers)} layers")
-    tell(f"images are ready after {time.monotonic() - begin:.1f} s, in {layers.cache()}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def build_all() -> list[Image]:
+    """All images; what is in the cache is not built again."""
+    return [*tiny_images(), *python_images(), airflow_image()]

@@ -22,6 +22,8 @@ from tests.cluster.kubelet.enclosure import Enclosure
 from tests.cluster.plane import ControlPlane
 
 Server = Literal["containerd", "kubelet", "kube-proxy"]
+#: In the order in which they are started.
+SERVERS: tuple[Server, ...] = ("containerd", "kubelet", "kube-proxy")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,13 @@ class KubeletNode:
             containerd.wait_ready(self.place)
         if server == "kubelet":
             servers.wait_node(self.place, self.plane, self.name)
+
+    def heal(self) -> None:
+        """Start whatever of the plane and of the node does not run."""
+        self.plane.heal()
+        for server in SERVERS:
+            if self.place.code(server) is not None:
+                self.start(server)
 
     def log(self, server: Server) -> Path:
         """The log of all its starts."""

@@ -76,21 +76,24 @@ def obstacles() -> list[str]:
     if not Path("/dev/kmsg").exists():
         found.append("no /dev/kmsg, which kubelet reads OOM kills from")
     if not found:
-        found += [reason for reason, command in TRIALS.items() if not _works(command)]
+        said = {reason: _fault(command) for reason, command in TRIALS.items()}
+        found += [f"{reason} ({fault})" for reason, fault in said.items() if fault]
     return found
 
 
 #: What the kernel must be able to do; tried in namespaces of their own, which take everything along.
 TRIALS = {
     "no network, mount and process namespaces": "true",
-    "no bridges or veth pairs": "ip link add b type bridge && ip link add v type veth peer name w",
+    "no bridges or veth pairs": "ip link add name br0 type bridge"
+    " && ip link add name veth0 type veth peer name veth1",
     "no nf_tables": "nft add table ip t && nft add chain ip t c '{ type nat hook prerouting priority 0; }'",
     "no overlay file system on the folder for images": "mkdir l u w m"
     " && mount -t overlay -o lowerdir=l,upperdir=u,workdir=w overlay m",
 }
 
 
-def _works(command: str) -> bool:
+def _fault(command: str) -> str:
+    """What goes wrong with a command in namespaces of its own; "" if nothing does."""
     # Imported here: installing needs nothing of the enclosure.
     from tests.cluster.kubelet.enclosure import state_root
 
@@ -98,9 +101,9 @@ def _works(command: str) -> bool:
     with tempfile.TemporaryDirectory(dir=state_root().parent, prefix="trial-") as folder:
         trial = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "sh", "-c", command]
         done = subprocess.run(
-            trial, cwd=folder, env=os.environ | {"PATH": PATH}, capture_output=True, check=False
+            trial, cwd=folder, env=os.environ | {"PATH": PATH}, capture_output=True, text=True, check=False
         )
-    return done.returncode == 0
+    return (done.stderr.strip() or f"exit code {done.returncode}") if done.returncode else ""
 
 
 def install(packages: list[str]) -> None:
@@ -130,7 +133,7 @@ def _nothing_started() -> Iterator[None]:
 
 
 def main() -> int:
-    """Install what is missing, and say so."""
+    """Install what is missing, and say so, and what else is in the way."""
     wanted = missing()
     if not wanted:
         print("kubelet node: all programs are here")

@@ -84,10 +84,12 @@ def start_kubelet(enclosure: Enclosure, plane: ControlPlane, name: str) -> None:
 
 
 def wait_node(enclosure: Enclosure, plane: ControlPlane, name: str) -> None:
-    """Wait until the node is Ready, after ``start_kubelet`` or a start anew."""
+    """Wait until kubelet answers and the node is Ready, after ``start_kubelet`` or a start anew."""
 
     def ready() -> bool:
         enclosure.check("kubelet")
+        if plane.request("GET", f"/api/v1/nodes/{name}/proxy/healthz") != (200, "ok"):
+            return False
         code, node = plane.request("GET", f"/api/v1/nodes/{name}")
         conditions = node["status"].get("conditions", []) if code == 200 else []
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)

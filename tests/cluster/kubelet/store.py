@@ -25,7 +25,7 @@ KEPT = 2
 
 def furnish(place: enclosure.Enclosure, have: Sequence[oci.Image]) -> None:
     """Give an enclosure a containerd folder with these images, before its containerd starts."""
-    store = _made(have)
+    store = prepare(have)
     target = containerd.folder(place)
     subprocess.run(["cp", "--archive", "--link", str(store), str(target)], check=True)
     for database in target.rglob("*.db"):
@@ -33,7 +33,8 @@ def furnish(place: enclosure.Enclosure, have: Sequence[oci.Image]) -> None:
         shutil.copy2(store / database.relative_to(target), database)
 
 
-def _made(have: Sequence[oci.Image]) -> Path:
+def prepare(have: Sequence[oci.Image]) -> Path:
+    """The store with these images, made if nobody has."""
     recipe = repr([(image.name, image.configuration()) for image in have])
     store = layers.cache() / f"store-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
     with (layers.cache() / "store.lock").open("a") as lock:
