@@ -64,11 +64,16 @@ async def _output(*argv: str) -> str:
 async def test_sigterm_reaches_the_command_and_sigkill_the_whole_tree(
     rung: Isolation, tmp_path: Path
 ) -> None:
-    runtime = ProcessRuntime(rung, LogStore(tmp_path))
+    logs = LogStore(tmp_path)
+    runtime = ProcessRuntime(rung, logs)
     first = await runtime.start(spec(tmp_path, "sleep", "60"))
     first.terminate()
     assert (await asyncio.wait_for(first.wait(), 10)).code == 143
-    second = await runtime.start(spec(tmp_path, "sh", "-c", "trap '' TERM; sleep 60; sleep 60"))
+    second = await runtime.start(spec(tmp_path, "sh", "-c", "trap '' TERM; echo up; sleep 60; sleep 60"))
+    async with asyncio.timeout(10):
+        # Before its trap is set, SIGTERM would end it.
+        while not any(stored(logs.path("uid", "base", 0))):
+            await asyncio.sleep(0.01)
     second.terminate()
     second.kill()
     assert (await asyncio.wait_for(second.wait(), 10)).code == 137
