@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Rejected, Waiting
 from hybrid_executor.model.reason import Reason
 
+#: Bodies of refused creations, as an API server 1.36 sent them.
+RECORDED = json.loads(Path(__file__).with_name("recorded_answers.json").read_text(encoding="utf-8"))
 SUBMISSION = SubmissionId("0198f0aa-2b6c-7d3e-8f10-1234567890ab", 1)
 
 
@@ -109,6 +112,25 @@ def test_an_invalid_pod_is_a_rejection_with_the_servers_words(code: int) -> None
     outcome = creation_answer(SUBMISSION, Answer(code, "Invalid", message))
     assert isinstance(outcome, Rejected)
     assert "spec.containers[0].image: Required value" in outcome.diagnosis.message
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: str(recorded["of"]))
+def test_what_a_real_api_server_said_is_understood(recorded: dict[str, Any]) -> None:
+    body = recorded["body"]
+    raw = body if isinstance(body, str) else json.dumps(body)
+    words = body if isinstance(body, str) else body["message"]
+    answer = read_answer(recorded["code"], raw.encode(), {})
+    outcome = creation_answer(SUBMISSION, answer)
+    for_good = recorded["means"] in {Reason.REFUSED, Reason.INVALID_POD}
+    assert isinstance(outcome, Rejected if for_good else Waiting)
+    reason, message = (
+        (outcome.diagnosis.reason, outcome.diagnosis.message)
+        if isinstance(outcome, Rejected)
+        else (outcome.reason, outcome.message)
+    )
+    assert reason == recorded["means"]
+    assert words in message
+    assert not (for_good and answer.is_back_pressure)
 
 
 @given(st.binary(max_size=200), st.integers(300, 599), st.text(max_size=20))

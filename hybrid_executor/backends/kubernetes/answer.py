@@ -2,11 +2,14 @@
 
 ``Answer`` is the server's own no, whole; ``creation_answer`` says what it
 means for a submission. Back-pressure is no failure: quota, conflict,
-throttling, lacking permissions and every 5xx make the submission wait, and
-only a pod that the server calls invalid is rejected.
+throttling, lacking permissions and every 5xx make the submission wait. Only a
+pod that the server calls invalid, or that a policy of the cluster denies, is
+rejected: the same pod would be denied for ever. Where one code has several
+meanings, the server's words decide; tests hold the answers of a real one.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +29,19 @@ RETRY_AFTER_MAX_S = 300.0
 #: Longest message that is kept; the rest is of no use to a person.
 MESSAGE_MAX = 2000
 
-#: What a quota says when it refuses, and what it says while it is not counted yet.
-QUOTA_WORDS = ("exceeded quota", "status unknown for quota", "maximum cpu usage", "maximum memory usage")
+#: What ResourceQuota and LimitRange say when they refuse (403, as for lacking permissions).
+QUOTA_WORDS = re.compile(
+    r"exceeded quota: |failed quota: |status unknown for quota: |insufficient quota to "
+    r"|m(?:in|ax)imum \S+ usage per |max limit to request ratio per "
+)
+#: What says that a policy has judged this pod, whatever code it chose: Pod Security,
+#: admission webhooks and ValidatingAdmissionPolicies. RBAC never sees a pod.
+DENIAL_WORDS = re.compile(
+    r'violates PodSecurity "|admission webhook ".*" denied the request'
+    r"|ValidatingAdmissionPolicy '.*' (?:with binding '.*' )?denied request"
+)
+#: A pod between 1.5 and 3 MiB passes the API server's own limit (413) and is a 500 of its store.
+TOO_LARGE_WORDS = re.compile(r"etcdserver: request is too large|trying to send message larger than max")
 
 
 class Answer(HybridExecutorError):
@@ -42,9 +56,14 @@ class Answer(HybridExecutorError):
         self.retry_after_s = retry_after_s
 
     @property
+    def is_too_large(self) -> bool:
+        """What was sent will never fit."""
+        return self.code == 413 or (self.code == 500 and TOO_LARGE_WORDS.search(self.message) is not None)
+
+    @property
     def is_back_pressure(self) -> bool:
         """The server is alive and asks for patience."""
-        return self.code == 429 or self.code >= 500
+        return (self.code == 429 or self.code >= 500) and not self.is_too_large
 
 
 def read_answer(code: int, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -70,17 +89,26 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 def creation_answer(submission: SubmissionId, answer: Answer) -> Waiting | Rejected:
     """What a refused creation (other than AlreadyExists) means for the submission."""
-    if answer.code in (400, 413, 422):
+    if is_denial(answer):
+        message = f"a policy of the cluster denies the pod: {answer.message}"
+        return Rejected(submission, Diagnosis(reason=Reason.REFUSED, message=message))
+    if answer.code in (400, 422) or answer.is_too_large:
         message = f"the API server calls the pod invalid: {answer.message}"
         return Rejected(submission, Diagnosis(reason=Reason.INVALID_POD, message=message))
     reason, at_least_s = wait_of(answer)
     return Waiting(submission, reason, answer.message, retry_after_s=answer.retry_after_s or at_least_s)
 
 
+def is_denial(answer: Answer) -> bool:
+    """Whether a policy denied the pod itself; one that asks for patience (409, 429, 5xx) did not."""
+    patient = answer.code == 409 or answer.is_back_pressure
+    return not patient and DENIAL_WORDS.search(answer.message) is not None
+
+
 def wait_of(answer: Answer) -> tuple[Reason, float]:
     """The reason to wait for, and the least time in seconds."""
     match answer.code:
-        case 403 if any(words in answer.message for words in QUOTA_WORDS):
+        case 403 if QUOTA_WORDS.search(answer.message):
             return Reason.QUOTA, QUOTA_RETRY_S
         # 404 answers a creation where the namespace is missing: somebody is still to make it.
         case 401 | 403 | 404:

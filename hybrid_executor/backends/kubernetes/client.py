@@ -190,7 +190,7 @@ class PodApi:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._lost(error) from error
         answer = read_answer(response.status, body, response.headers)
-        if answer.code >= 500:
+        if answer.code >= 500 and answer.is_back_pressure:
             self.availability.lost(str(answer))
         return answer
 
