@@ -21,6 +21,7 @@ test: install ## the test suite
 
 test-cluster: install ## the tests on a real Kubernetes and KEDA, built from Go modules at the first run
 	@$(BIN)/python -m tests.cluster build
+	@$(BIN)/python -m tests.cluster.kubelet
 	@$(BIN)/python -m pytest -v -n 2 --dist loadgroup tests/cluster $(ARGS)
 
 cluster: install ## a real Kubernetes on loopback, in the background; says where its kubeconfig is

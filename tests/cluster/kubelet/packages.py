@@ -75,10 +75,26 @@ def obstacles() -> list[str]:
         found.append("no control groups in /sys/fs/cgroup")
     if not Path("/dev/kmsg").exists():
         found.append("no /dev/kmsg, which kubelet reads OOM kills from")
+    found += _hidden_folders()
     if not found:
         said = {reason: _fault(command) for reason, command in TRIALS.items()}
         found += [f"{reason} ({fault})" for reason, fault in said.items() if fault]
     return found
+
+
+def _hidden_folders() -> list[str]:
+    """Folders that servers read and that lie where a node has empty ones of its own."""
+    # Imported here: installing needs nothing of the enclosure.
+    from tests.cluster.kubelet.enclosure import state_root
+    from tests.cluster.kubelet.inside import EMPTY
+
+    wanted = {"XDG_CACHE_HOME": state_root(), "TMPDIR": Path(tempfile.gettempdir())}
+    return [
+        f"{folder} is below {hidden}: set {name}"
+        for name, folder in wanted.items()
+        for hidden in EMPTY
+        if folder.resolve().is_relative_to(hidden)
+    ]
 
 
 #: What the kernel must be able to do; tried in namespaces of their own, which take everything along.
@@ -94,7 +110,6 @@ TRIALS = {
 
 def _fault(command: str) -> str:
     """What goes wrong with a command in namespaces of its own; "" if nothing does."""
-    # Imported here: installing needs nothing of the enclosure.
     from tests.cluster.kubelet.enclosure import state_root
 
     state_root().parent.mkdir(parents=True, exist_ok=True)

@@ -59,16 +59,18 @@ class Target:
         scripts = self.tree / VENV / "bin"
         scripts.mkdir(exist_ok=True)
         for script in (self.packages / "bin").glob("*"):
-            _point(script)
-            shutil.move(script, scripts / script.name)
+            # A new file: this one may be a hard link into uv's cache.
+            (scripts / script.name).write_bytes(_pointed(script.read_bytes()))
+            (scripts / script.name).chmod(0o755)
         shutil.rmtree(self.packages / "bin", ignore_errors=True)
 
 
-def _point(script: Path) -> None:
-    """Have a Python script run by the environment's interpreter."""
-    first, newline, rest = script.read_bytes().partition(b"\n")
+def _pointed(script: bytes) -> bytes:
+    """The same, run by the environment's interpreter if it is a Python script."""
+    first, newline, rest = script.partition(b"\n")
     if first.startswith(b"#!") and b"python" in first:
-        script.write_bytes(f"#!/{VENV}/bin/python".encode() + newline + rest)
+        first = f"#!/{VENV}/bin/python".encode()
+    return first + newline + rest
 
 
 def make_environment(tree: Path, version: str) -> None:
