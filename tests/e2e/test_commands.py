@@ -5,7 +5,7 @@ import subprocess
 import sys
 from typing import Any
 
-from tests.e2e.conftest import Examples
+from tests.e2e.examples import Examples
 from tests.fixtures.stack import RunningStack
 
 

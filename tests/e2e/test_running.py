@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Examples, Run
+from tests.e2e.examples import Examples, Run
 from tests.fixtures.stack import RunningStack, wait_until
 
 #: Any token: a JSON object in base64, a dot, another one.

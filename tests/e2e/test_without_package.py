@@ -12,7 +12,7 @@ import pytest
 
 from hybrid_executor.standalone.stack.environment import inherited, worker_environment
 from hybrid_executor.standalone.stack.process import Command, Process
-from tests.e2e.conftest import Run
+from tests.e2e.examples import Run
 from tests.fixtures.stack import RunningStack, wait_until
 
 DAG = Path(__file__).with_name("stock_dag.py.txt")

@@ -1,0 +1,43 @@
+"""The whole stack with its pods on a real control plane.
+
+The stack is a user that has the Roles in ``workers/rbac`` and no other right, in a
+namespace that an administrator has made. Tests end the API server and the node by
+the names that the stack gives its own.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from tests.cluster.backend import role_rules
+from tests.cluster.plane import ControlPlane
+from tests.cluster.runner_node import RunnerNode
+from tests.fixtures.stack import Elsewhere
+
+ROLES = ("scheduler", "api-server")
+
+
+@contextmanager
+def given_cluster(plane: ControlPlane, node: RunnerNode | None = None) -> Iterator[dict[str, Any]]:
+    """Keywords of ``running_stack`` for a new namespace; deleted afterwards, without waiting for it."""
+    elsewhere = {"kubernetes": Elsewhere(lambda: plane.kill("apiserver"), plane.heal)}
+    if node:
+        elsewhere["runner"] = Elsewhere(node.kill, lambda: heal(node))
+    for server in elsewhere.values():
+        server.heal()
+    namespace = f"stack-{uuid4().hex[:10]}"
+    plane.make_namespace(namespace)
+    rules = [rule for role in ROLES for rule in role_rules(role)]
+    kubeconfig = plane.role_kubeconfig(f"stack-in-{namespace}", rules, namespace)
+    yield {"kubeconfig": kubeconfig, "namespace": namespace, "elsewhere": elsewhere}
+    plane.heal()
+    code, answer = plane.request("DELETE", f"/api/v1/namespaces/{namespace}")
+    assert code == 200, answer
+
+
+def heal(node: RunnerNode) -> None:
+    """Returns when the node runs and takes pods."""
+    if not node.is_running:
+        node.start()
+    node.until_usable()
