@@ -13,8 +13,8 @@ import pytest
 from tests.cluster import build
 from tests.cluster.access import KubectlFailed
 from tests.cluster.kubelet import enclosure, images
-from tests.cluster.kubelet.enclosure import Number
 from tests.cluster.kubelet.inside import KERNEL
+from tests.cluster.kubelet.leftovers import Number, leftovers
 from tests.cluster.kubelet.node import KubeletNode, running_cluster
 from tests.cluster.kubelet.workload import DEADLINE_S, Workload
 from tests.cluster.listening import listeners
@@ -355,7 +355,7 @@ def fetch(url: str) -> str:
 
 def remains(number: Number, ids: dict[int, int | None]) -> list[str]:
     """What is still there of a node that ended: by the names that it bore, and the processes that it had."""
-    named = [item for item in enclosure.leftovers() if item.endswith(number.name)]
+    named = [item for item in leftovers() if item.endswith(number.name)]
     mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if number.name in line]
     return [*named, *mounts, *(f"process {pid}" for pid in living(ids))]
 

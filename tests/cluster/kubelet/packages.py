@@ -85,8 +85,8 @@ def obstacles() -> list[str]:
 def _hidden_folders() -> list[str]:
     """Folders that servers read and that lie where a node has empty ones of its own."""
     # Imported here: installing needs nothing of the enclosure.
-    from tests.cluster.kubelet.enclosure import state_root
     from tests.cluster.kubelet.inside import EMPTY
+    from tests.cluster.kubelet.leftovers import state_root
 
     wanted = {"XDG_CACHE_HOME": state_root(), "TMPDIR": Path(tempfile.gettempdir())}
     return [
@@ -110,7 +110,7 @@ TRIALS = {
 
 def _fault(command: str) -> str:
     """What goes wrong with a command in namespaces of its own; "" if nothing does."""
-    from tests.cluster.kubelet.enclosure import state_root
+    from tests.cluster.kubelet.leftovers import state_root
 
     state_root().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=state_root().parent, prefix="trial-") as folder:
