@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.contract.test_kube_api import pod
+from tests.contract.kube.cluster import pod
 from tests.fixtures.kube import Kube, ProcessKube, until
 
 PODS = "/api/v1/namespaces/default/pods"

@@ -115,8 +115,10 @@ def test_a_journal_brings_everything_back(
 # Owners
 
 
-def owned(name: str, *uids: str) -> Body:
-    owners = [{"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": uid} for uid in uids]
+def owned(name: str, **uids: str) -> Body:
+    owners = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uid} for owner, uid in uids.items()
+    ]
     return {"metadata": {"name": name, "ownerReferences": owners}}
 
 
@@ -132,7 +134,7 @@ def uid_of(registry: Registry, name: str) -> str:
 def test_what_lost_its_last_owner_is_collected() -> None:
     registry = cluster()
     one, two = uid_of(registry, "one"), uid_of(registry, "two")
-    registry.create(CONFIGMAPS, "default", owned("child", one, two))
+    registry.create(CONFIGMAPS, "default", owned("child", one=one, two=two))
     registry.delete(CONFIGMAPS, ("default", "one"), DeleteOptions())
     assert registry.get(CONFIGMAPS, ("default", "child"))
     registry.delete(CONFIGMAPS, ("default", "two"), DeleteOptions())
@@ -142,7 +144,7 @@ def test_what_lost_its_last_owner_is_collected() -> None:
 
 def test_an_orphan_stays_without_its_owner() -> None:
     registry = cluster()
-    registry.create(CONFIGMAPS, "default", owned("child", uid_of(registry, "one")))
+    registry.create(CONFIGMAPS, "default", owned("child", one=uid_of(registry, "one")))
     registry.delete(CONFIGMAPS, ("default", "one"), DeleteOptions(orphan=True))
     child = registry.get(CONFIGMAPS, ("default", "child"))
     assert child.body["metadata"]["ownerReferences"] == []

@@ -5,9 +5,10 @@ DELETE, eviction, and update that takes the last finalizer off. A pod that is
 bound to a node stays until the node itself deletes it without grace.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from hybrid_executor.standalone.api import problems
 from hybrid_executor.standalone.api.kinds import KINDS, NAMESPACES, PODS, Kind
@@ -48,9 +49,12 @@ class Deletion:
         if kind is NAMESPACES:
             return self._terminate_namespace(before)
         grace = self._grace_s(kind, before, options)
-        if grace == 0 and not before.body["metadata"].get("finalizers"):
-            return self.erase(kind, before, orphan=options.orphan), True
-        return self._mark_deleted(kind, before, grace), False
+        stays = grace > 0 or bool(before.body["metadata"].get("finalizers"))
+        if stays or kind is PODS:  # watchers see a pod marked even if it goes at once
+            before = self._mark_deleted(kind, before, grace)
+        if stays:
+            return before, False
+        return self.erase(kind, before, orphan=options.orphan), True
 
     @staticmethod
     def check_preconditions(kind: Kind, before: Stored, options: DeleteOptions) -> None:
@@ -133,6 +137,21 @@ class Deletion:
             self._objects.remove(NAMESPACES, space)
 
     # Owners
+
+    def collect_ownerless(self, kind: Kind, stored: Stored) -> None:
+        """Delete an object that names owners of which none is there."""
+        references = stored.body["metadata"].get("ownerReferences") or ()
+        if references and not any(self._may_exist(stored.key[0], owner) for owner in references):
+            self.delete(kind, stored.key, DeleteOptions())
+
+    def _may_exist(self, namespace: str, owner: Mapping[str, Any]) -> bool:
+        """Whether an owner is there, or of a kind that is not known here."""
+        stated = (owner["apiVersion"], owner["kind"])
+        kind = next((kind for kind in KINDS if (kind.api_version, kind.kind) == stated), None)
+        if kind is None:
+            return True
+        found = self._objects.store.get(kind, (namespace if kind.namespaced else "", owner["name"]))
+        return found is not None and found.body["metadata"]["uid"] == owner["uid"]
 
     def _collect(self, uid: str, *, orphan: bool) -> None:
         """Delete what has lost its last owner, or cut it loose if it is to be orphaned."""

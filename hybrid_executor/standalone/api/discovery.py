@@ -96,7 +96,8 @@ def _access_reviews() -> Body:
 def access_review(body: Mapping[str, Any]) -> Body:
     """The answer to "may I?": there is no RBAC, so yes."""
     status = {"allowed": True, "reason": "the embedded Kubernetes API has no RBAC"}
-    return {"metadata": {}, **body, "status": status}
+    kind = {"kind": "SelfSubjectAccessReview", "apiVersion": "/".join(_ACCESS_REVIEW)}
+    return {**kind, "metadata": {}, **body, "status": status}
 
 
 def _openapi() -> dict[str, Body]:

@@ -8,6 +8,7 @@ import hmac
 
 from aiohttp import web
 
+from hybrid_executor.standalone import limits
 from hybrid_executor.standalone.api import discovery, listing, paths, problems, requests, responses
 from hybrid_executor.standalone.api.kinds import PODS
 from hybrid_executor.standalone.api.nodelogs import NodeLogs
@@ -21,7 +22,6 @@ from hybrid_executor.standalone.api.watching import Ask, Watching
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 #: Answered without a token, as a cluster does by default.
 _PUBLIC = _HEALTH | {"/version"}
-_STREAMING_SUBRESOURCES = frozenset({"exec", "attach", "portforward", "proxy"})
 _ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -49,15 +49,17 @@ class Api:
             return web.Response(text="ok")
         if path not in _PUBLIC:
             self._authenticate(request)
+        if any(name.lower().startswith("impersonate-") for name in request.headers):
+            raise problems.limited(limits.IMPERSONATION)
         if path in self._documents:
             return responses.json_response(encode(self._documents[path]))
         if path == _ACCESS_REVIEWS and request.method == "POST":
-            return responses.json_response(
-                encode(discovery.access_review(await requests.read_object(request))), 201
-            )
+            question = await requests.read_question(request)
+            return responses.json_response(encode(discovery.access_review(question)), 201)
         place = paths.parse(path)
         if place is None:
-            raise problems.no_such_path()
+            limit = limits.at(path)
+            raise problems.limited(limit) if limit else problems.no_such_path()
         if place.subresource:
             return await self._subresource(request, place)
         if place.name:
@@ -90,7 +92,7 @@ class Api:
         edit = await requests.read_edit(request)
         key = (place.namespace, place.name)
         stored = self._registry.update(place.kind, key, edit, part=part, dry_run=requests.dry_run(request))
-        return responses.json_response(responses.renderer(place.kind, request)(stored))
+        return responses.kept(responses.renderer(place.kind, request)(stored), request)
 
     async def _delete(self, request: web.Request, place: Place) -> web.Response:
         options = await requests.delete_options(request)
@@ -102,8 +104,8 @@ class Api:
 
     async def _subresource(self, request: web.Request, place: Place) -> web.StreamResponse:
         served = dict(place.kind.subresources)
-        if place.subresource in _STREAMING_SUBRESOURCES and place.kind is PODS:
-            raise problems.not_implemented(f"{place.kind.plural}/{place.subresource}")
+        if limit := limits.SUBRESOURCES.get((place.kind.plural, place.subresource)):
+            raise problems.limited(limit)
         if place.subresource not in served:
             raise problems.no_such_path()
         match place.subresource, request.method:
@@ -159,7 +161,7 @@ class Api:
     async def _create(self, request: web.Request, place: Place) -> web.Response:
         body = await requests.read_object(request)
         stored = self._registry.create(place.kind, place.namespace, body, dry_run=requests.dry_run(request))
-        return responses.json_response(responses.renderer(place.kind, request)(stored), 201)
+        return responses.kept(responses.renderer(place.kind, request)(stored), request, 201)
 
     def _list(self, request: web.Request, place: Place) -> web.Response:
         page = listing.page(

@@ -40,6 +40,8 @@ def _place(group: str, version: str, steps: list[str]) -> Place | None:
         namespace, steps = steps[1], steps[2:]
     if steps == ["bindings"] and namespace:
         return Place(kinds.PODS, namespace, "", "binding")
+    if steps[2:3] == ["proxy"]:  # what follows is a path of what is asked through it
+        steps = steps[:3]
     kind = kinds.find(group, version, steps[0]) if steps and len(steps) <= 3 else None
     if kind is None or (kind.namespaced is not bool(namespace) and (namespace or len(steps) > 1)):
         return None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybrid_executor.standalone.api.kinds import Kind
+from hybrid_executor.standalone.limits import Limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,16 @@ def forbidden(kind: Kind, name: str, why: str) -> Problem:
     return Problem(403, "Forbidden", message, details=_about(kind, name))
 
 
+def namespace_terminating(kind: Kind, name: str, namespace: str) -> Problem:
+    """403: the namespace ends, and takes nothing new."""
+    why = f"unable to create new content in namespace {namespace} because it is being terminated"
+    problem = forbidden(kind, name, why)
+    message = f"namespace {namespace} is being terminated"
+    cause = {"reason": "NamespaceTerminating", "message": message, "field": "metadata.namespace"}
+    problem.details["causes"] = [cause]
+    return problem
+
+
 def unprocessable(kind: Kind, name: str, causes: list[Cause]) -> Problem:
     """422: understood, and wrong."""
     texts = [f"{cause.field}: {cause.message}" for cause in causes]
@@ -159,10 +170,9 @@ def unauthorized() -> Problem:
     return Problem(401, "Unauthorized", "Unauthorized")
 
 
-def not_implemented(what: str) -> Problem:
-    """501: a real cluster does this; the embedded one says that it does not."""
-    message = f"{what} is not served by the embedded Kubernetes API; use a real cluster for it"
-    return Problem(501, "NotImplemented", message)
+def limited(limit: Limit) -> Problem:
+    """A real cluster does this; the embedded one says that it does not."""
+    return Problem(limit.code, limit.reason, limit.words)
 
 
 def too_large_revision(wanted: int, current: int) -> Problem:

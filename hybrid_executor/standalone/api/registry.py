@@ -87,9 +87,15 @@ class Registry:
         if kind is EVENTS:
             self._drop_old_events()
         kept = self._objects.keep(kind, key, body, dry_run=dry_run)
-        if kind is NAMESPACES and not dry_run:
-            self._give_service_account(key[1])
+        if not dry_run:
+            self._follow_up(kind, kept)
         return kept
+
+    def _follow_up(self, kind: Kind, made: Stored) -> None:
+        """What controllers do about a new object."""
+        if kind is NAMESPACES:
+            self._give_service_account(made.key[1])
+        self._deletion.collect_ownerless(kind, made)
 
     def _admit(self, kind: Kind, namespace: str, body: Body) -> Body:
         wrong = shapes.shape(kind, body)
@@ -135,11 +141,7 @@ class Registry:
         if space is None:
             raise problems.not_found(NAMESPACES, key[0])
         if "deletionTimestamp" in space.body["metadata"]:
-            raise problems.forbidden(
-                kind,
-                key[1],
-                f"unable to create new content in namespace {key[0]} because it is being terminated",
-            )
+            raise problems.namespace_terminating(kind, key[1], key[0])
 
     def _begin_status(self, kind: Kind, body: Body) -> None:
         if kind is PODS:

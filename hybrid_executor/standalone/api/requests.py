@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from hybrid_executor.standalone import limits
 from hybrid_executor.standalone.api import patches, problems
 from hybrid_executor.standalone.api.deletion import DeleteOptions
 from hybrid_executor.standalone.api.paths import Place
@@ -21,6 +22,14 @@ from hybrid_executor.standalone.api.store import Body
 
 JSON: Final = "application/json"
 _PATCHES = (patches.JSON_PATCH, patches.MERGE, patches.STRATEGIC)
+_PROTOBUF = "application/vnd.kubernetes.protobuf"
+_LIMITED_BODIES = {
+    limits.APPLY_PATCH: limits.SERVER_SIDE_APPLY,
+    "application/apply-patch+cbor": limits.SERVER_SIDE_APPLY,
+    "application/yaml": limits.BODIES,
+    "application/cbor": limits.BODIES,
+    _PROTOBUF: limits.BODIES,
+}
 #: A watch without timeoutSeconds lasts one to two times this.
 _WATCH_S = 1800.0
 #: Requests above this many bytes are refused, as etcd would.
@@ -49,6 +58,8 @@ def dry_run(request: web.Request) -> bool:
 
 async def _read(request: web.Request, accepted: tuple[str, ...]) -> Any:
     if request.content_type not in accepted:
+        if limit := _LIMITED_BODIES.get(request.content_type):
+            raise problems.limited(limit)
         raise problems.unsupported_media_type(accepted)
     try:
         return json.loads(await request.read())
@@ -67,6 +78,11 @@ async def read_object(request: web.Request) -> Body:
     if not isinstance(body, dict):
         raise problems.bad_request("the body of the request is no JSON object")
     return body
+
+
+async def read_question(request: web.Request) -> Body:
+    """The body of a review, or nothing of one in Protobuf, as kubectl sends it: the answer is the same."""
+    return {} if request.content_type == _PROTOBUF else await read_object(request)
 
 
 async def read_edit(request: web.Request) -> Edit:
@@ -98,12 +114,15 @@ def parse_delete_options(body: Mapping[str, Any], query: Mapping[str, str]) -> D
     grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
     if grace is not None and not str(grace).lstrip("-").isdigit():
         raise problems.bad_request(f"gracePeriodSeconds: invalid value {grace!r}")
+    propagation = body.get("propagationPolicy") or query.get("propagationPolicy")
+    if propagation == "Foreground":
+        raise problems.limited(limits.FOREGROUND)
     preconditions = body.get("preconditions") or {}
     return DeleteOptions(
         grace_s=None if grace is None else int(grace),
         uid=preconditions.get("uid"),
         revision=preconditions.get("resourceVersion"),
-        orphan=(body.get("propagationPolicy") or query.get("propagationPolicy")) == "Orphan",
+        orphan=propagation == "Orphan",
     )
 
 

@@ -7,7 +7,8 @@ from typing import Final
 
 from aiohttp import web
 
-from hybrid_executor.standalone.api import tables
+from hybrid_executor.standalone import limits
+from hybrid_executor.standalone.api import problems, tables
 from hybrid_executor.standalone.api.kinds import Kind
 from hybrid_executor.standalone.api.problems import Problem
 from hybrid_executor.standalone.api.requests import JSON
@@ -36,6 +37,14 @@ def json_response(raw: bytes, status: int = 200) -> web.Response:
     return web.Response(body=raw, status=status, content_type=JSON)
 
 
+def kept(raw: bytes, request: web.Request, status: int = 200) -> web.Response:
+    """An object that was kept, with a warning if the client believes that it was looked at more closely."""
+    response = json_response(raw, status)
+    if request.query.get("fieldValidation") == "Strict":
+        response.headers["Warning"] = f'299 - "{limits.FIELD_VALIDATION.words}"'
+    return response
+
+
 def refusal(problem: Problem) -> web.Response:
     """The ``Status`` of a problem."""
     response = json_response(encode(problem.status()), problem.code)
@@ -47,8 +56,7 @@ def refusal(problem: Problem) -> web.Response:
 def _face(request: web.Request) -> Face:
     face = tables.choose(request.headers.get("Accept", ""))
     if face is None:
-        message = "only the following media types are accepted: application/json"
-        raise Problem(406, "NotAcceptable", message)
+        raise problems.limited(limits.ANSWERS)
     return face
 
 

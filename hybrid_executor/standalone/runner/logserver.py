@@ -16,6 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
+from hybrid_executor.standalone import limits
 from hybrid_executor.standalone.runner import loglines
 from hybrid_executor.standalone.runner.logaccess import LogAccess, Reader, reader
 from hybrid_executor.standalone.runner.logstore import LogStore
@@ -56,6 +57,7 @@ class LogServer:
         app = web.Application(middlewares=[self._authenticated])
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._serve)
         app.router.add_get("/healthz", self._health)
+        app.router.add_route("*", "/{what:exec|attach|portForward}/{pod:.*}", self._refuse)
         # Followers never end of themselves; without a short timeout a stop would wait for them.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
@@ -99,6 +101,11 @@ class LogServer:
     @staticmethod
     async def _health(_request: web.Request) -> web.Response:
         return web.Response(text="ok")
+
+    @staticmethod
+    async def _refuse(request: web.Request) -> web.Response:
+        limit = limits.OF_NODES[request.match_info["what"].lower()]
+        return web.Response(status=limit.code, text=limit.words)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         try:
