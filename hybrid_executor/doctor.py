@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hybrid_executor import contract
 from hybrid_executor.backends.celery.app import provider_app
 from hybrid_executor.backends.celery.redaction import error_text, redacted
-from hybrid_executor.backends.kubernetes.permissions import Permissions
+from hybrid_executor.backends.kubernetes.permissions import NEEDED_FOR_LOGS, Permissions
 from hybrid_executor.ledger.revisions import current_problem
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.errors import ConfigError, HybridExecutorError
@@ -182,15 +182,20 @@ def _kubernetes(settings: Settings) -> Iterator[Finding]:
         yield Finding("Kubernetes API", f"can't be used ({redacted(str(error))}); {remedy}")
         return
     yield Finding("Kubernetes API")
-    for scope, verbs in missing.items():
+    for scope, (verbs, for_logs) in missing.items():
         problem = f"not allowed: {', '.join(verbs)}; give the scheduler's role these verbs" if verbs else None
-        yield Finding(f"Kubernetes permissions in {scope or 'all namespaces'}", problem)
+        note = f"the API server's account needs besides: {', '.join(for_logs)}" if for_logs else ""
+        yield Finding(f"Kubernetes permissions in {scope or 'all namespaces'}", problem, note)
 
 
-async def _missing_permissions(settings: Settings) -> dict[str | None, list[str]]:
+async def _missing_permissions(settings: Settings) -> dict[str | None, tuple[list[str], list[str]]]:
+    """By namespace: what the scheduler lacks, and what its account could not do in the API server's place."""
     api = Permissions(replace(settings.kubernetes, request_timeout_s=TIMEOUT_S))
     try:
-        return {scope: await api.missing(scope) for scope in settings.kubernetes.watched}
+        return {
+            scope: (await api.missing(scope), await api.missing(scope, NEEDED_FOR_LOGS))
+            for scope in settings.kubernetes.watched
+        }
     finally:
         await api.close()
 

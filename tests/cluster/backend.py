@@ -201,20 +201,20 @@ class Sender(Heard):
 HarnessMaker = Callable[..., ClusterHarness]
 
 
-@pytest.fixture(scope="session")
-def session_runner(session_plane: ControlPlane) -> Iterator[RunnerNode]:
-    """A runner as node of the session's plane for tests of the backend."""
+@pytest.fixture(scope="module")
+def module_runner(session_plane: ControlPlane) -> Iterator[RunnerNode]:
+    """A runner as node of the session's plane, gone before another module brings its own."""
     with RunnerNode.started(session_plane, "backend-runner", QUICK) as node:
         yield node
 
 
 @pytest.fixture
-def runner(session_runner: RunnerNode, plane: ControlPlane) -> RunnerNode:
+def runner(module_runner: RunnerNode, plane: ControlPlane) -> RunnerNode:
     """A node that takes pods."""
-    if not session_runner.is_running:
-        session_runner.start()
-    session_runner.until_usable()
-    return session_runner
+    if not module_runner.is_running:
+        module_runner.start()
+    module_runner.until_usable()
+    return module_runner
 
 
 @pytest.fixture

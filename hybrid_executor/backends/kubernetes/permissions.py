@@ -4,18 +4,26 @@ Reads only: an access review stores nothing. Called by ``airflow hybrid
 doctor``; the backend itself never asks, because an answer may change.
 """
 
+from collections.abc import Collection
+
 from hybrid_executor.backends.kubernetes.answer import Answer
 from hybrid_executor.backends.kubernetes.client import PodApi
 from hybrid_executor.model.errors import ApiUnavailable
 
-#: (verb, resource, subresource) of everything that the backend does.
-NEEDED = (
+#: (verb, resource, subresource).
+Permission = tuple[str, str, str]
+#: Everything that the scheduler's backend does: ``workers/rbac/scheduler-role.yaml``.
+NEEDED: tuple[Permission, ...] = (
     ("create", "pods", ""),
     ("get", "pods", ""),
     ("list", "pods", ""),
     ("watch", "pods", ""),
     ("patch", "pods", ""),
     ("delete", "pods", ""),
+)
+#: What shows logs of running pods, in Airflow's API server: ``workers/rbac/api-server-role.yaml``.
+NEEDED_FOR_LOGS: tuple[Permission, ...] = (
+    ("list", "pods", ""),
     ("get", "pods", "log"),
 )
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -24,14 +32,14 @@ _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 class Permissions(PodApi):
     """Access reviews over the same connection settings as the backend's."""
 
-    async def missing(self, namespace: str | None) -> list[str]:
-        """What is not allowed in a namespace (None: in all), e.g. ``get pods/log``.
+    async def missing(self, namespace: str | None, needed: Collection[Permission] = NEEDED) -> list[str]:
+        """What of it is not allowed in a namespace (None: in all), e.g. ``get pods/log``.
 
         An API server without access reviews is asked for a list of pods, which
         raises if that is not allowed. Raises ``ApiUnavailable``, also for a no.
         """
         try:
-            return await self._reviewed(namespace)
+            return await self._reviewed(namespace, needed)
         except Answer as answer:
             if answer.code != 404:
                 raise ApiUnavailable(f"it refuses: {answer}") from answer
@@ -42,10 +50,10 @@ class Permissions(PodApi):
             raise ApiUnavailable(f"it refuses to list pods: {answer}") from answer
         return []
 
-    async def _reviewed(self, namespace: str | None) -> list[str]:
+    async def _reviewed(self, namespace: str | None, needed: Collection[Permission]) -> list[str]:
         return [
             f"{verb} {'/'.join(filter(None, (resource, sub)))}"
-            for verb, resource, sub in NEEDED
+            for verb, resource, sub in needed
             if not await self._allowed(namespace, verb, resource, sub)
         ]
 

@@ -1,0 +1,193 @@
+"""The Roles of ``workers/rbac`` are enough and not too much, and their lack is waited for."""
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybrid_executor.backends.kubernetes.permissions import NEEDED, NEEDED_FOR_LOGS, Permissions
+from hybrid_executor.model.observation import Accepted, Ended, How, Rejected, Started
+from hybrid_executor.model.reason import Reason
+from tests.cluster.access import RBAC
+from tests.cluster.backend import QUICK, ROLES, ClusterHarness, HarnessMaker, Sender, role_rules
+from tests.cluster.fixture import StartPlane
+from tests.cluster.plane import ControlPlane
+from tests.cluster.runner_node import RunnerNode
+from tests.contract.backend_suite import Fate
+from tests.fixtures.kube import until
+
+POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "resources": [{"group": "", "resources": ["pods", "pods/*"]}]}],
+}
+
+
+class Audit:
+    """What the API server wrote of requests about pods."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "audit.log"
+        policy = folder / "audit-policy.yaml"
+        policy.write_text(json.dumps(POLICY))
+        self.flags = [f"--audit-policy-file={policy}", f"--audit-log-path={self.log}"]
+
+    def of(self, user: str) -> list[dict[str, Any]]:
+        events = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [event for event in events if event["user"]["username"] == user]
+
+    def used(self, user: str) -> set[tuple[str, str, str]]:
+        """Each verb, resource and subresource that was allowed."""
+        return {asked(event) for event in self.of(user) if decision(event) == "allow"}
+
+    def denied(self, user: str) -> set[tuple[str, str, str]]:
+        return {asked(event) for event in self.of(user) if decision(event) != "allow"}
+
+
+def asked(event: dict[str, Any]) -> tuple[str, str, str]:
+    about = event["objectRef"]
+    return event["verb"], about["resource"], about.get("subresource", "")
+
+
+def decision(event: dict[str, Any]) -> str:
+    return str(event["annotations"]["authorization.k8s.io/decision"])
+
+
+def live(harness: ClusterHarness) -> None:
+    """All that a scheduler's life brings: sending, taking over, sending twice, withdrawing, clearing up."""
+    sender = Sender(harness)
+    good, bad, adopted, cancelled = (
+        harness.submission(fate) for fate in (Fate.SUCCEEDS, Fate.FAILS, Fate.BLOCKS, Fate.BLOCKS)
+    )
+    sender.send(good, bad, adopted, cancelled)
+    sender.until_kind(Ended, [good.id, bad.id])
+    sender.until_kind(Started, [adopted.id, cancelled.id])
+    harness.backend.release([good.id, bad.id])
+    until(lambda: not harness.swept_by_others(good.id), "the pod that succeeded stayed")
+    until(lambda: not harness.swept_by_others(bad.id), "the pod that failed was not marked")
+
+    harness.restart().adopt([adopted.id])
+    after = Sender(harness)
+    after.until_kind(Started, [adopted.id])
+    after.send(cancelled)  # the reply to its creation is lost, as far as this one knows
+    after.until_kind(Started, [cancelled.id])
+    harness.backend.cancel([cancelled.id])
+    assert after.end(cancelled.id).how is How.CANCELLED
+    harness.backend.stop(5.0)
+    harness.finish(adopted.id)
+    harness.restart().sweep([harness.owner])
+    assert Sender(harness).end(adopted.id).how is How.SUCCEEDED
+
+
+def test_every_right_of_the_roles_is_used_and_none_is_missing(
+    start_plane: StartPlane, start_harness: HarnessMaker, tmp_path: Path
+) -> None:
+    audit = Audit(tmp_path)
+    plane = start_plane(apiserver_flags=audit.flags)
+    with RunnerNode.started(plane, options=QUICK):
+        harness = start_harness(plane, "default")
+        live(harness)
+        assert audit.denied(harness.user) == set()
+        assert audit.used(harness.user) == set(NEEDED)
+
+        reader = plane.role_kubeconfig("log-reader", role_rules("api-server"))
+        blocked = harness.submission(Fate.BLOCKS, container={"command": ["sh", "-c", "echo hi; sleep 60"]})
+        sender = Sender(harness)
+        sender.send(blocked)
+        sender.until_kind(Started, [blocked.id])
+        backend = harness.unstarted(config_file=str(reader))
+        until(lambda: backend.log(blocked.attempt.id) == ["hi"], "the log could not be read")
+        assert audit.denied("log-reader") == set()
+        assert audit.used("log-reader") == set(NEEDED_FOR_LOGS)
+
+
+@pytest.mark.parametrize("lacking", [None, *(verb for verb, _, _ in NEEDED)])
+def test_the_doctors_question_names_exactly_what_the_role_lacks(
+    plane: ControlPlane, namespace: str, start_harness: HarnessMaker, lacking: str | None
+) -> None:
+    [rule] = role_rules("scheduler")
+    rule["verbs"] = [verb for verb in rule["verbs"] if verb != lacking]
+    kubeconfig = plane.role_kubeconfig(f"lacks-{lacking}".lower(), [rule], namespace)
+    config = start_harness(plane, namespace, kubeconfig=kubeconfig).config
+
+    async def ask() -> tuple[list[str], list[str]]:
+        permissions = Permissions(config)
+        try:
+            return (
+                await permissions.missing(namespace),
+                await permissions.missing(namespace, NEEDED_FOR_LOGS),
+            )
+        finally:
+            await permissions.close()
+
+    missing, for_logs = asyncio.run(ask())
+    assert missing == ([f"{lacking} pods"] if lacking else [])
+    assert "get pods/log" in for_logs
+
+
+def grant(plane: ControlPlane, namespace: str, user: str) -> None:
+    plane.role_kubeconfig(user, role_rules("scheduler"), namespace)
+
+
+def revoke(plane: ControlPlane, namespace: str, user: str) -> None:
+    path = f"/apis/{RBAC}/v1/namespaces/{namespace}/rolebindings/{user}"
+    code, answer = plane.request("DELETE", path)
+    assert code == 200, answer
+
+
+def test_without_rights_submissions_wait_and_go_on_when_granted(
+    runner: RunnerNode, plane: ControlPlane, namespace: str, start_harness: HarnessMaker
+) -> None:
+    user = f"late-{namespace}"
+    harness = start_harness(plane, namespace, kubeconfig=plane.user_kubeconfig(user, namespace=namespace))
+    sender = Sender(harness)
+    batch = [harness.submission(Fate.SUCCEEDS) for _ in range(3)]
+    sender.send(*batch)
+    wait = sender.waits(batch[0], Reason.FORBIDDEN)
+    assert f'User "{user}" cannot create resource "pods"' in wait.message
+    sender.silence([])
+    assert not [o for o in sender.all if isinstance(o, Accepted | Ended | Rejected)]
+    grant(plane, namespace, user)
+    sender.all_end_well_and_once(batch)
+
+
+def test_rights_that_are_lost_in_the_middle_of_a_run_lose_no_end(
+    harness: ClusterHarness, sender: Sender, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "hybrid_executor.kubernetes")
+    running, released = harness.submission(Fate.BLOCKS), harness.submission(Fate.SUCCEEDS)
+    sender.send(running, released)
+    sender.until_kind(Started, [running.id])
+    sender.end(released.id)
+    revoke(harness.plane, harness.namespace, harness.user)
+    later = harness.submission(Fate.SUCCEEDS)
+    sender.send(later)
+    sender.waits(later, Reason.FORBIDDEN)
+    harness.backend.release([released.id])
+    harness.finish(running.id)
+    for verb in ("watch", "delete"):
+        until(lambda verb=verb: f"cannot {verb} resource" in caplog.text, f"no {verb} was refused")
+    assert not [o for o in sender.of(running.id) if isinstance(o, Ended)]
+    grant(harness.plane, harness.namespace, harness.user)
+    sender.all_end_well_and_once([running, later])
+    until(lambda: not harness.pods_of(released.id), "the pod that was released stayed", 30)
+
+
+def test_a_backend_of_an_account_token_does_the_same(
+    runner: RunnerNode, plane: ControlPlane, namespace: str, start_harness: HarnessMaker
+) -> None:
+    """A scheduler in the cluster has a ServiceAccount's token, not a certificate."""
+    plane.kubectl("create", "serviceaccount", "airflow-scheduler", f"--namespace={namespace}")
+    role = ROLES / "scheduler-role.yaml"
+    plane.kubectl("apply", f"--namespace={namespace}", f"--filename={role}")
+    plane.kubectl(
+        *("create", "rolebinding", "it", f"--namespace={namespace}", "--role=hybrid-executor-scheduler"),
+        f"--serviceaccount={namespace}:airflow-scheduler",
+    )
+    kubeconfig = plane.account_kubeconfig("airflow-scheduler", namespace)
+    harness = start_harness(plane, namespace, kubeconfig=kubeconfig)
+    live(harness)

@@ -1,0 +1,41 @@
+"""The Roles in ``workers/rbac`` are what the doctor asks for and what the guide says."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hybrid_executor.backends.kubernetes.permissions import NEEDED, NEEDED_FOR_LOGS, Permission
+
+ROOT = Path(__file__).parents[2]
+ROLES = {"scheduler": NEEDED, "api-server": NEEDED_FOR_LOGS}
+
+
+def granted(role: str) -> set[Permission]:
+    """The rules of a Role, one by one; its apiGroup is the core one."""
+    [document] = yaml.safe_load_all((ROOT / "workers" / "rbac" / f"{role}-role.yaml").read_text())
+    assert document["kind"] == "Role"
+    found = set()
+    for rule in document["rules"]:
+        assert set(rule) == {"apiGroups", "resources", "verbs"}
+        assert rule["apiGroups"] == [""]
+        for resource in rule["resources"]:
+            kind, _, sub = resource.partition("/")
+            found |= {(verb, kind, sub) for verb in rule["verbs"]}
+    return found
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_doctor_asks_for_what_the_role_grants(role: str) -> None:
+    assert granted(role) == set(ROLES[role])
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_guide_names_the_verbs_of_the_role(role: str) -> None:
+    page = (ROOT / "docs" / "how-to" / "install.md").read_text(encoding="utf-8")
+    [row] = re.findall(rf"^\| \[`{role}-role\.yaml`\].*$", page, flags=re.MULTILINE)
+    on_pods, on_logs = row.split("|")[3:5]
+    said = {(verb, "pods", "") for verb in re.findall(r"`(\w+)`", on_pods)}
+    said |= {(verb, "pods", "log") for verb in re.findall(r"`(\w+)`", on_logs)}
+    assert said == granted(role)
