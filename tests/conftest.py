@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.cluster.fixture",
     "tests.cluster.backend",
     "tests.cluster.kubelet.fixture",
+    "tests.cluster.contract_counts",
 ]
 
 # A busy machine makes an example slow, not wrong.

@@ -127,8 +127,7 @@ def _unknown(table: tuple[tuple[str, str, str], ...]) -> Iterator[tuple[tuple[st
 KINDS: Mapping[tuple[str, str], Limit] = dict(_unknown(_UNKNOWN_KINDS))
 REVIEWS: Mapping[tuple[str, str], Limit] = dict(_unknown(_UNKNOWN_REVIEWS))
 
-ALL: tuple[Limit, ...] = (
-    *SUBRESOURCES.values(),
+OPTIONS = (
     SERVER_SIDE_APPLY,
     BODIES,
     ANSWERS,
@@ -136,9 +135,8 @@ ALL: tuple[Limit, ...] = (
     IMPERSONATION,
     OPENAPI_V2,
     FIELD_VALIDATION,
-    *KINDS.values(),
-    *REVIEWS.values(),
 )
+ALL: tuple[Limit, ...] = (*SUBRESOURCES.values(), *OPTIONS, *KINDS.values(), *REVIEWS.values())
 
 
 def at(path: str) -> Limit | None:
