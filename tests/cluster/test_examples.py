@@ -16,11 +16,11 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def stack(
-    session_plane: ControlPlane, session_runner: RunnerNode, tmp_path_factory: pytest.TempPathFactory
+    session_plane: ControlPlane, module_runner: RunnerNode, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningStack]:
     dags = with_all_dags(tmp_path_factory.mktemp("dags"))
     with (
-        given_cluster(session_plane, session_runner) as given,
+        given_cluster(session_plane, module_runner) as given,
         running_stack(tmp_path_factory.mktemp("stack"), dags, **given) as running,
     ):
         yield running
