@@ -219,6 +219,7 @@ class _Reading:
     def _causes(self) -> Iterator[Diagnosis | None]:
         """What can explain the end, the most telling first."""
         yield self._pod_cause()
+        yield self._silent_node()
         yield self._disruption()
         yield self._main_cause()
         yield self._init_cause()
@@ -238,6 +239,18 @@ class _Reading:
             return None
         head = "refused by its node: " if reason is Reason.UNSCHEDULABLE else ""
         return _diagnosis(reason, f"{head}{given}", self.status.get("message"), self._exit_code())
+
+    def _silent_node(self) -> Diagnosis | None:
+        """Controllers took Ready from a pod of a node that fell silent; the node itself would give a reason.
+
+        What follows (a NoExecute taint, the pod's collection) then says no more than that.
+        """
+        ready, containers = self.condition("Ready"), self.condition("ContainersReady")
+        taken = ready.get("status") == "False" and not ready.get("reason")
+        if not taken or containers.get("status") != "True" or self.state("terminated") is not None:
+            return None
+        text = f"{self.spec.get('nodeName') or 'its node'} fell silent while the pod ran on it"
+        return _diagnosis(Reason.NODE_LOST, text, self.condition("DisruptionTarget").get("message"))
 
     def _disruption(self) -> Diagnosis | None:
         condition, code = self.condition("DisruptionTarget"), self._exit_code()

@@ -205,6 +205,39 @@ def test_a_pod_being_deleted_has_not_ended_while_its_process_lives() -> None:
     assert view.diagnosis.reason is Reason.POD_DELETED
 
 
+#: A pod of a killed node, as an API server 1.36 had it after the taint's eviction.
+SILENT = {
+    "conditions": [
+        {"type": "Ready", "status": "False", "lastTransitionTime": "2026-11-21T16:09:57Z"},
+        {"type": "ContainersReady", "status": "True", "lastTransitionTime": "2026-11-21T16:09:53Z"},
+        {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "DeletionByTaintManager",
+            "message": "Taint manager: deleting due to NoExecute taint",
+        },
+    ],
+    "containerStatuses": [container("running", startedAt="2026-11-21T16:09:53Z")],
+}
+
+
+@pytest.mark.parametrize("phase", ["Running", "Failed"])
+def test_a_pod_of_a_node_that_fell_silent_is_lost_and_not_evicted(phase: str) -> None:
+    """While it lingers, and once it was collected."""
+    view = observe(pod(phase, deleted=True, **SILENT))
+    assert view.phase is (PodPhase.FAILED if phase == "Failed" else PodPhase.DELETING)
+    assert view.diagnosis is not None
+    assert view.diagnosis.reason is Reason.NODE_LOST
+    assert "n1 fell silent" in view.diagnosis.message
+
+
+def test_a_node_that_came_back_has_told_how_the_process_ended() -> None:
+    back = {**SILENT, "containerStatuses": ended(137, "Error")}
+    view = observe(pod("Failed", deleted=True, **back))
+    assert view.diagnosis is not None
+    assert (view.diagnosis.reason, view.diagnosis.exit_code) == (Reason.EVICTED, 137)
+
+
 def test_a_process_that_could_not_be_started_never_started() -> None:
     assert not observe(pod("Failed", containerStatuses=ended(128, "StartError"))).started
     assert observe(pod("Failed", containerStatuses=ended(1, "Error"))).started
