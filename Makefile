@@ -19,11 +19,12 @@ demo: install ## everything up, the example DAGs run, until Ctrl-C (ONCE=1: unti
 test: install ## the test suite
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos --ignore tests/cluster $(ARGS)
 
-test-cluster: install ## the tests on a real Kubernetes and KEDA, built from Go modules at the first run (KUBECONFIG=file: the contract there)
+test-cluster: install ## the tests on a real Kubernetes and KEDA, built from Go modules at the first run (KUBECONFIG=file: the contract there; KILLS=all)
 ifeq ($(KUBECONFIG),)
 	@$(BIN)/python -m tests.cluster build
 	@$(BIN)/python -m tests.cluster.kubelet
-	@$(BIN)/python -m pytest -v -n 2 --dist loadgroup tests/cluster $(ARGS)
+	@CHAOS_KILLS=$(KILLS) CHAOS_SEEDS=$(SEEDS) CHAOS_SEED=$(SEED) \
+	  $(BIN)/python -m pytest -v -n 2 --dist loadgroup tests/cluster $(ARGS)
 else
 	@$(BIN)/python -m pytest -v -n 2 --dist loadgroup \
 	  tests/cluster/test_contract_embedded.py tests/cluster/test_contract_given.py $(ARGS)

@@ -1,1 +1,5 @@
 """Kills and outages on the whole stack (``make chaos SEEDS=5``), named after what they attack."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.chaos.kill_suite", "tests.chaos.scene")

@@ -8,14 +8,15 @@ import signal
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import kubernetes
 import sqlalchemy as sa
 
 import hybrid_executor
 from hybrid_executor.standalone.stack.client import ApiRefused
-from hybrid_executor.standalone.stack.probes import kube_get
 from tests.fixtures.stack import RunningStack, wait_until
 
 #: ``[core] parallelism`` of the stack.
@@ -24,7 +25,6 @@ PARALLELISM = 16
 QUEUED_TIMEOUT_S = 10
 #: How a frame of ours is shown in a traceback.
 PACKAGE = f'File "{Path(hybrid_executor.__file__).parent}/'
-TASK_PODS = "/api/v1/namespaces/default/pods"
 #: A block of a log from "Traceback" to the line that names the exception.
 TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ |+].*\n|\n)+.*")
 
@@ -56,8 +56,7 @@ class Scene:
 
     def heal(self) -> None:
         """Bring back whatever is down."""
-        for service in self.stack.stack.services():
-            self.stack.restart(service.name)
+        self.stack.restart_all()
         self.stack.wait_healthy(120)
 
     def clear_stage(self) -> None:
@@ -140,7 +139,8 @@ class Scene:
             return list(connection.scalars(query, {"run": run_id}))
 
     def pods(self) -> list[str]:
-        return [pod["metadata"]["name"] for pod in kube_get(self.stack.kubeconfig, TASK_PODS)["items"]]
+        listed = self._core.list_namespaced_pod(self.stack.namespace, _request_timeout=10)
+        return [pod.metadata.name for pod in listed.items]
 
     def open_rows(self) -> list[Any]:
         """Ledger rows that have not ended."""
@@ -161,6 +161,11 @@ class Scene:
         wait_until(lambda: end in self.stack.log("scheduler")[begin:], 20, lambda: "no dump in the log")
         shown = self.stack.log("scheduler")[begin:].partition(end)[0]
         return [line for line in shown.splitlines() if "in flight: " in line]
+
+    @cached_property
+    def _core(self) -> kubernetes.client.CoreV1Api:
+        client = kubernetes.config.new_client_from_config(str(self.stack.kubeconfig))
+        return kubernetes.client.CoreV1Api(client)
 
     # --- what must hold ------------------------------------------------------------------
 

@@ -1,0 +1,43 @@
+"""The stack of the chaos tests, killed and healed over and over as a real one is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.scene import PARALLELISM, QUEUED_TIMEOUT_S, Scene
+from tests.fixtures.stack import running_stack
+
+HERE = Path(__file__).parent
+SETTINGS = {
+    "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
+    "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "300",
+    "AIRFLOW__HYBRID_EXECUTOR__KUBERNETES_PARALLELISM": "4",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(QUEUED_TIMEOUT_S),
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "1",
+    "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "64",
+}
+
+
+@contextmanager
+def opened(folder: Path, **options: Any) -> Iterator[Scene]:
+    """Start it; ``options`` are those of ``running_stack``."""
+    order = folder / "order"
+    dags = HERE / "dags"
+    paths = {"PYTHONPATH": f"{HERE / 'hook'}:{dags / 'policy'}", "CHAOS_ORDER": str(order)}
+    with running_stack(folder / "state", dags, extra=SETTINGS | paths, **options) as running:
+        scene = Scene(running, order)
+        scene.make_pool("blocked", 300)
+        scene.make_pool("free", 50)
+        yield scene
+
+
+@contextmanager
+def cleared(scene: Scene) -> Iterator[Scene]:
+    """Whole and empty for one test; what each must leave behind is checked after it."""
+    scene.heal()
+    scene.clear_stage()
+    scene.begin()
+    yield scene
+    scene.heal()
+    scene.check_scheduler_log()
