@@ -33,13 +33,15 @@ Past = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A cluster with at least one node, and an administrator's way in."""
+    """A cluster, and an administrator's way in."""
 
     kubeconfig: Path
     #: Nodes have it or can pull it, and it has a shell.
     image: str
     #: Make it forget what is older than now; answers a past that it has forgotten. Blocks.
     forget: Callable[[Past], Past]
+    #: Called before a node is needed; returns when there is one that takes pods.
+    need_node: Callable[[], None] = lambda: None
     #: What it refuses of ``hybrid_executor.standalone.limits``, by name, and in which words.
     limits: Mapping[str, str] = field(default_factory=dict)
 
@@ -176,6 +178,7 @@ class Client:
 
     async def run(self, name: str, script: str, **spec: Any) -> Body:
         """A new pod that the cluster's own scheduler binds; its container runs a shell script."""
+        self.cluster.need_node()
         mounts = spec.pop("volumeMounts", [])
         base = {"name": "base", "command": ["sh", "-c", script], "volumeMounts": mounts}
         containers = [base, *spec.pop("more_containers", [])]

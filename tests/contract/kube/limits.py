@@ -111,6 +111,7 @@ async def _pod_proxy(client: Client) -> Outcome:
 
 
 async def _node_proxy(client: Client) -> Outcome:
+    client.cluster.need_node()
     nodes = (await client.ok("GET", "/api/v1/nodes"))["items"]
     return await _outcome(client, "GET", f"/api/v1/nodes/{nodes[0]['metadata']['name']}/proxy/healthz")
 
