@@ -55,7 +55,7 @@ def test_sigterm_ends_it_within_two_seconds_with_a_watch_open(kube_process: Proc
     kube = kube_process
     with ThreadPoolExecutor(1) as pool:
         watch = pool.submit(kube.request, "GET", f"{PODS}?watch=1", faulty=True)
-        until(lambda: kube.count("watch") == 1, "the watch never opened")
+        until(lambda: kube.open_watches() == 1, "the watch never opened")
         began = time.monotonic()
         assert kube.terminate() == 0
         assert time.monotonic() - began < 2

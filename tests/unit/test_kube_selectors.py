@@ -81,6 +81,7 @@ def test_a_namespace_bounds_a_selection() -> None:
         ("/api/v1/pods", Place(PODS)),
         ("/api/v1/namespaces/n/pods", Place(PODS, "n")),
         ("/api/v1/namespaces/n/pods/p/status", Place(PODS, "n", "p", "status")),
+        ("/api/v1/namespaces/n/pods/p/proxy/a/b", Place(PODS, "n", "p", "proxy")),
         ("/api/v1/namespaces/n/bindings", Place(PODS, "n", "", "binding")),
         ("/api/v1/namespaces", Place(NAMESPACES)),
         ("/api/v1/namespaces/n", Place(NAMESPACES, "", "n")),
@@ -104,7 +105,7 @@ def test_a_path_names_a_place(path: str, place: Place) -> None:
         "/api/v1/namespaces/n/nodes",
         "/api/v1/namespaces/n/things",
         "/apis/apps/v1/deployments",
-        "/api/v1/namespaces/n/pods/p/proxy/a/b",
+        "/api/v1/namespaces/n/pods/p/status/a/b",
     ],
 )
 def test_a_path_that_names_nothing_is_none(path: str) -> None:
