@@ -169,6 +169,13 @@ class Sender(Heard):
         if due:
             self._cluster.backend.submit([self._sent[id_] for id_ in due])
 
+    def follow(self, seconds: float) -> None:
+        """Listen for so long, whatever comes."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.listen()
+            time.sleep(0.05)
+
     # --- what is waited for ------------------------------------------------------------------
 
     def waits(self, sent: Submission, reason: str) -> Waiting:

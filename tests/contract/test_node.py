@@ -119,6 +119,36 @@ def test_a_missing_secret_keeps_the_container_waiting_until_it_exists(node: Node
     assert node.logs("waits") == "found\n"
 
 
+def test_a_refusal_of_what_was_there_before_is_waited_out(node: Node, kube: Kube, tmp_path: Path) -> None:
+    """As by an API server that has just started and knows no relation of node and pod yet."""
+    kube.request("POST", f"{CORE}/configmaps", _object("ConfigMap", "known", {"word": "known"}))
+    go_on = tmp_path / "go-on"
+    first = {
+        "name": "first",
+        "image": "none",
+        "command": ["sh", "-c", f"while [ ! -e {go_on} ]; do sleep 0.05; done"],
+    }
+    source = {"configMapKeyRef": {"name": "known", "key": "word"}}
+    node.run("one", "echo $WORD", env=[{"name": "WORD", "valueFrom": source}], initContainers=[first])
+    node.until(
+        lambda: "running" in str(node.get("one")["status"].get("initContainerStatuses")), "it never began"
+    )
+    refused = kube.fail(403, verb="get", path=".*/configmaps/known", times=2, message="no relationship found")
+    go_on.touch()
+    seen = set()
+
+    def ended() -> bool:
+        status = node.get("one")["status"]
+        seen.add(str(state_of(node.get("one")).get("waiting", {}).get("reason")))
+        return status["phase"] == "Succeeded"
+
+    node.until(ended, "it never ended")
+    assert refused.hits == 2
+    assert "CreateContainerConfigError" not in seen
+    assert node.logs("one", container="base") == "known\n"
+    assert "no relationship found" in dict(node.events("one"))["FailedMount"]
+
+
 def test_volumes_are_where_the_pod_wants_them_and_the_host_sees_none(node: Node, kube: Kube) -> None:
     kube.request("POST", f"{CORE}/configmaps", _object("ConfigMap", "files", {"a.txt": "A", "b.txt": "B"}))
     kube.request("POST", f"{CORE}/secrets", _object("Secret", "hidden", {"key": _b64("K")}))

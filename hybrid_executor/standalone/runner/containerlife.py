@@ -16,7 +16,7 @@ from hybrid_executor.standalone.runner import plan
 from hybrid_executor.standalone.runner.client import Backoff
 from hybrid_executor.standalone.runner.container import ContainerSpec, Exit, Runtime, Started, StartFailed
 from hybrid_executor.standalone.runner.ending import Ending, either
-from hybrid_executor.standalone.runner.environment import ConfigMissing
+from hybrid_executor.standalone.runner.environment import ConfigMissing, ConfigRefused
 from hybrid_executor.standalone.runner.podboard import PodBoard
 from hybrid_executor.standalone.runner.podstate import Running, Terminated, Waiting
 from hybrid_executor.standalone.runner.podstatus import ANNOTATION_PEAK_MEMORY
@@ -97,6 +97,9 @@ class ContainerLife:
                 spec = await self._spec(manifest)
                 self._board.tell("Normal", "Created", f"Created container: {name}", name)
                 return await self._runtime.start(spec)
+            except ConfigRefused as error:
+                # The container stays as it was: executors give up a pod whose configuration is wrong.
+                self._board.complain(str(error))
             except (ConfigMissing, VolumeUnavailable, plan.NothingToRun, ValueError) as error:
                 self._cannot_start(name, error)
             except ApiUnavailable as error:

@@ -23,6 +23,10 @@ class ConfigMissing(Exception):
     """Something that the manifest refers to does not exist (yet)."""
 
 
+class ConfigRefused(ConfigMissing):
+    """The API server does not let the node have it; one that has just started may, in a moment."""
+
+
 @dataclass(frozen=True)
 class Objects:
     """What a pod refers to, by name; an absent name is an object that does not exist.

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hybrid_executor.standalone.runner.client import ApiRefused, Client, NotFound
-from hybrid_executor.standalone.runner.environment import ConfigMissing, NodeFacts, Objects, Surroundings
+from hybrid_executor.standalone.runner.environment import ConfigRefused, NodeFacts, Objects, Surroundings
 from hybrid_executor.standalone.runner.podstate import parse_instant
 from hybrid_executor.standalone.runner.volumeplan import References, references
 
@@ -45,7 +45,7 @@ async def resolve(client: Client, pod: Manifest, facts: NodeFacts, tokens: "Toke
             tokens=await tokens.current(pod, wanted),
         )
     except ApiRefused as error:
-        raise ConfigMissing(str(error)) from error
+        raise ConfigRefused(str(error)) from error
     return Surroundings(pod, objects, facts)
 
 
@@ -92,7 +92,7 @@ class TokenBook:
             answer = await self._client.create(path, request)
         except ApiRefused as error:
             words = f'MountVolume.SetUp failed for volume "{volume}" : failed to fetch token: {error}'
-            raise ConfigMissing(words) from error
+            raise ConfigRefused(words) from error
         return Token(str(answer["status"]["token"]), time.monotonic() + _used_s(answer["status"]))
 
 
