@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
 from uuid import uuid4
 
 from packaging.requirements import Requirement
@@ -21,10 +20,10 @@ from hybrid_executor import contract
 from hybrid_executor.backends.celery.app import provider_app
 from hybrid_executor.backends.celery.redaction import error_text, redacted
 from hybrid_executor.backends.kubernetes.permissions import NEEDED_FOR_LOGS, Permissions
+from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.ledger.revisions import current_problem
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.errors import ConfigError, HybridExecutorError
-from hybrid_executor.pods.template import parse_template
 from hybrid_executor.routing import RoutingTable
 from hybrid_executor.settings import Settings, load_routing
 
@@ -105,26 +104,26 @@ def _routes(settings: Settings) -> Generator[Finding, None, RoutingTable | None]
 
 
 def _pod_templates(settings: Settings, table: RoutingTable | None) -> Iterator[Finding]:
+    """Each file, and each route whose ``pod`` defaults do not go with its template."""
+    templates = Templates(settings.pod_template_file)
+    routes = [rule.route for rule in table.rows()] if table else []
     paths = {settings.pod_template_file: "[kubernetes_executor] pod_template_file"}
-    for rule in table.rows() if table else ():
-        paths.setdefault(rule.route.pod_template_file or "", rule.route.rule)
+    for route in routes:
+        paths.setdefault(route.pod_template_file or "", route.rule)
+    told: set[str] = set()
     for path, source in paths.items():
         if path:
-            yield from _pod_template(path, source)
+            problems = templates.problems_of(path)
+            told.update(problems)
+            yield from _findings(f"pod template {path}", [f"{line} (named by {source})" for line in problems])
+    yield from (Finding("routes", line) for line in templates.load(routes) if line not in told)
 
 
-def _pod_template(path: str, source: str) -> Iterator[Finding]:
-    name = f"pod template {path}"
-    try:
-        parse_template(Path(path).read_text(encoding="utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "is not UTF-8 text"
-        yield Finding(name, f"can't be read ({why}); correct the file or {source}")
-    except ConfigError as error:
-        for problem in error.problems:
-            yield Finding(name, problem)
-    else:
-        yield Finding(name)
+def _findings(check: str, problems: list[str]) -> Iterator[Finding]:
+    if not problems:
+        yield Finding(check)
+    for problem in problems:
+        yield Finding(check, problem)
 
 
 def _celery(settings: Settings) -> Iterator[Finding]:

@@ -12,7 +12,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.executors.base_executor import BaseExecutor
@@ -22,6 +21,7 @@ from hybrid_executor import contract, metrics
 from hybrid_executor.backends.celery.backend import CeleryBackend
 from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
 from hybrid_executor.backends.kubernetes.podgenerator import PodMaker, coordinator_extra
+from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.controller import Controller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.database import DatabaseLedger
@@ -84,6 +84,7 @@ class HybridExecutor(BaseExecutor):
         self._given_ledger = ledger
         self._controller: Controller | None = None
         self._routing: RoutingTable | None = None
+        self._templates = Templates(self.settings.pod_template_file)
         self._routes_read_s = float("-inf")
         #: Event log records of this turn, held until the scheduler has saved them.
         self._noted: list[Any] = []
@@ -99,8 +100,8 @@ class HybridExecutor(BaseExecutor):
             log.error("settings to correct (their defaults are used):\n%s", "\n".join(self.settings.problems))
         for note in self.settings.notes:
             log.warning("%s", note)
-        self._load_routing()
         self._controller = self._make_controller()
+        self._load_routing()
         for name, backend in self.backends.items():
             log.info("starting backend %s", name)
             backend.start()
@@ -166,9 +167,8 @@ class HybridExecutor(BaseExecutor):
                 image=settings.worker_image,
                 watched=None if None in watched else frozenset(n for n in watched if n),
             ),
-            read=lambda path: Path(path).read_text(encoding="utf-8"),
-            pod_template_file=settings.pod_template_file,
-            coordinator=coordinator_extra,
+            self._templates,
+            coordinator_extra,
         )
 
     @cached_property
@@ -341,9 +341,23 @@ class HybridExecutor(BaseExecutor):
             return set()
         self._to_adopt = []
         known = [attempt for attempt in attempts if attempt.id in rows]
-        self.controller.adopt([_flight_of(attempt, rows[attempt.id]) for attempt in known])
+        self.controller.adopt([self._flight_of(attempt, rows[attempt.id]) for attempt in known])
         log.info("adopted %d of %d attempts of dead schedulers", len(known), len(attempts))
         return {attempt.id for attempt in attempts} - set(rows)
+
+    def _flight_of(self, attempt: Attempt, row: SubmissionRecord) -> Flight:
+        route = Route(backend=row.backend, rule=row.rule, pod_template_file=row.pod_template_file)
+        if self._routing:
+            # The ledger does not keep the pod defaults; a pod that is made anew has them by the same rule.
+            now = self._routing.route(attempt.queue)
+            route = now if replace(now, pod_defaults=None) == route else route
+        return Flight(
+            attempt=replace(attempt, route=route, queued_at=row.queued_at),
+            key=contract.key_of(attempt.address) if attempt.address else attempt.workload_id,
+            number=row.id.number,
+            phase=_phase_of(row),
+            recorded=True,
+        )
 
     # --- logs -------------------------------------------------------------------------------
 
@@ -380,6 +394,7 @@ class HybridExecutor(BaseExecutor):
             log.warning("tasks wait until the routes are right:\n%s", error)
             return None
         if self._controller:
+            self._templates.load(rule.route for rule in self._routing.rows())
             for flight in self._controller.inflight:
                 if not flight.routed:
                     self._controller.reroute(flight, self._routing.route(flight.attempt.queue))
@@ -392,17 +407,6 @@ def _no_route(queue: str) -> Route:
 
 def _callback_route(queue: str) -> Route:  # noqa: ARG001
     return Route(backend=BackendName.CELERY, rule="callbacks and connection tests run on Celery workers")
-
-
-def _flight_of(attempt: Attempt, row: SubmissionRecord) -> Flight:
-    route = Route(backend=row.backend, rule=row.rule, pod_template_file=row.pod_template_file)
-    return Flight(
-        attempt=replace(attempt, route=route, queued_at=row.queued_at),
-        key=contract.key_of(attempt.address) if attempt.address else attempt.workload_id,
-        number=row.id.number,
-        phase=_phase_of(row),
-        recorded=True,
-    )
 
 
 def _phase_of(row: SubmissionRecord) -> Phase:

@@ -9,6 +9,7 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 from rich.markup import escape
 
+from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.model.errors import ConfigError
 from hybrid_executor.routing import QueueRule, RoutingTable
 from hybrid_executor.settings import Settings, load_routing, load_settings
@@ -17,11 +18,18 @@ from hybrid_executor.settings import Settings, load_routing, load_settings
 @suppress_logs_and_warning
 @providers_configuration_loaded
 def routes(args: Namespace) -> None:
-    """Print the table; what is wrong with the settings goes to standard error."""
+    """Print the table; what is wrong with the settings and the pod templates goes to standard error."""
     settings = load_settings()
     tell((*settings.problems, *settings.notes))
     table = routing_or_exit(settings)
     show([_row(number, rule) for number, rule in enumerate(table.rows(), start=1)], args.output)
+    problems = Templates(settings.pod_template_file).load(rule.route for rule in table.rows())
+    if problems:
+        tell(problems)
+        raise SystemExit(
+            "Until this is corrected, a scheduler uses the last good version of a template that it has seen,"
+            " and tasks without one fail as InvalidPod."
+        )
 
 
 def _row(number: int, rule: QueueRule) -> dict[str, str]:

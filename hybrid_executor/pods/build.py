@@ -9,7 +9,6 @@ starts from what is built here and seals the result again.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,8 +24,6 @@ from hybrid_executor.naming import (
     LABEL_SUBMISSION,
     pod_name,
 )
-from hybrid_executor.pods.fields import as_client_reads
-from hybrid_executor.pods.overlay import defaults_problems, lay_over
 from hybrid_executor.pods.template import BASE, PodTemplate
 
 ENV_EXECUTOR = "AIRFLOW__CORE__EXECUTOR"
@@ -77,13 +74,13 @@ def stock_differences(settings: PodSettings) -> dict[tuple[str, ...], str]:
 
 
 def build_pod(submission: Submission, template: PodTemplate, settings: PodSettings) -> dict[str, Any]:
-    """The manifest to POST; raises ``InvalidPod`` where the route's ``pod_defaults`` don't fit."""
+    """The manifest to POST; raises ``InvalidPod`` for what is no task.
+
+    ``template`` is the one that this submission gets, with its route's defaults where these count.
+    """
     address = submission.attempt.address
     if address is None:
         raise InvalidPod(f"a {submission.attempt.kind} can't run in a pod: only tasks can")
-    route = submission.attempt.route
-    if route.pod_defaults:
-        template = _with_defaults(template, json.dumps(route.pod_defaults, default=str), route.rule)
     pod = template.document()
     metadata = pod.setdefault("metadata", {})
     metadata["namespace"] = settings.namespace
@@ -193,17 +190,3 @@ def _with_values(env: list[dict[str, Any]], own: Mapping[str, str]) -> list[dict
 
 def _env(name: str, values: Mapping[str, str]) -> dict[str, Any]:
     return {"name": name, "value": values[name]}
-
-
-@lru_cache(maxsize=256)
-def _with_defaults(template: PodTemplate, defaults_json: str, rule: str) -> PodTemplate:
-    """The template of a route; made once, for as long as neither of the two changes."""
-    defaults = json.loads(defaults_json)
-    if problems := defaults_problems(defaults):
-        raise InvalidPod(f"pod_defaults of {rule}: {'; '.join(problems)}")
-    merged = lay_over(template.document(), defaults)
-    containers = merged["spec"].get("containers") or [{}]
-    if containers[0].get("name") != BASE:
-        raise InvalidPod(f"pod_defaults of {rule}: spec.containers must keep `{BASE}` as its first")
-    # Read as a template is, but only now: until the merge a null removes.
-    return PodTemplate(template.source, json.dumps(as_client_reads(merged, lambda _path, _message: None)))

@@ -3,7 +3,7 @@
 Knows the shape that the executor relies on and reports every departure from
 it with file, line and field; all else is for the API server to judge. Never
 opens a file: the caller brings the text. Called by the Kubernetes backend's
-pod maker and by the doctor.
+keeper of templates.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from hybrid_executor.model.errors import ConfigError
-from hybrid_executor.pods.fields import Path, as_client_reads
+from hybrid_executor.pods.fields import Path, Report, as_client_reads
 
 #: The container that runs the task; ``pod_override`` is merged into the first by position.
 BASE = "base"
@@ -55,10 +55,17 @@ def parse_template(text: str, source: str) -> PodTemplate:
     document = problems.read(text)
     if not problems.found:
         document = as_client_reads(document, problems.add)
-        _check(document, problems)
+        _check(document, problems.add)
     if problems.found:
         raise ConfigError(problems.found)
     return PodTemplate(source, json.dumps({"apiVersion": "v1", "kind": "Pod", **document}))
+
+
+def manifest_problems(document: Any) -> list[tuple[Path, str]]:
+    """What is wrong with a manifest that has been read already, each with its field."""
+    found: list[tuple[Path, str]] = []
+    _check(document, lambda path, message: found.append((path, message)))
+    return found
 
 
 class _Problems:
@@ -116,49 +123,49 @@ def field_name(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def _check(document: Any, problems: _Problems) -> None:
+def _check(document: Any, report: Report) -> None:
     if not isinstance(document, Mapping):
-        problems.add((), "a pod template is a mapping with kind, metadata and spec")
+        report((), "a pod template is a mapping with kind, metadata and spec")
         return
     for key in sorted(document.keys() - _TOP_LEVEL):
-        problems.add((key,), f"unknown; a Pod has {', '.join(sorted(_TOP_LEVEL))}")
+        report((key,), f"unknown; a Pod has {', '.join(sorted(_TOP_LEVEL))}")
     for key, wanted in (("apiVersion", "v1"), ("kind", "Pod")):
         if document.get(key, wanted) != wanted:
-            problems.add((key,), f"must be {wanted}, not {document[key]!r}")
-    _check_metadata(document.get("metadata", {}), problems)
+            report((key,), f"must be {wanted}, not {document[key]!r}")
+    _check_metadata(document.get("metadata", {}), report)
     spec = document.get("spec")
     if isinstance(spec, Mapping):
-        _check_spec(spec, problems)
+        _check_spec(spec, report)
     else:
-        problems.add(("spec",), "must be a mapping with containers")
+        report(("spec",), "must be a mapping with containers")
 
 
-def _check_metadata(metadata: Any, problems: _Problems) -> None:
+def _check_metadata(metadata: Any, report: Report) -> None:
     if not isinstance(metadata, Mapping):
-        problems.add(("metadata",), "must be a mapping")
+        report(("metadata",), "must be a mapping")
         return
     for key in ("labels", "annotations"):
         if not isinstance(metadata.get(key, {}), Mapping):
-            problems.add(("metadata", key), "must be a mapping")
+            report(("metadata", key), "must be a mapping")
 
 
-def _check_spec(spec: Mapping[str, Any], problems: _Problems) -> None:
+def _check_spec(spec: Mapping[str, Any], report: Report) -> None:
     for key in _NAMED_IN_SPEC:
-        _check_named(spec.get(key, []), ("spec", key), problems)
+        _check_named(spec.get(key, []), ("spec", key), report)
     for key in _CONTAINERS:
         containers = spec.get(key, [])
         for index, container in enumerate(containers if isinstance(containers, list) else []):
             if isinstance(container, Mapping):
-                _check_named(container.get("env", []), ("spec", key, index, "env"), problems)
+                _check_named(container.get("env", []), ("spec", key, index, "env"), report)
     names = [name for key in _CONTAINERS for name in _names(spec.get(key))]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        problems.add(("spec", "containers"), f"more than one container is named {name!r}")
+        report(("spec", "containers"), f"more than one container is named {name!r}")
     main = _names(spec.get("containers"))
     if BASE not in main:
-        problems.add(("spec", "containers"), f"needs a container named `{BASE}`, which runs the task")
+        report(("spec", "containers"), f"needs a container named `{BASE}`, which runs the task")
     elif main[0] != BASE:
         at = ("spec", "containers", main.index(BASE))
-        problems.add(at, f"`{BASE}` must be the first container: pod_override is merged by position")
+        report(at, f"`{BASE}` must be the first container: pod_override is merged by position")
 
 
 def _names(containers: Any) -> list[str]:
@@ -166,10 +173,10 @@ def _names(containers: Any) -> list[str]:
     return [str(item["name"]) for item in items if isinstance(item, Mapping) and "name" in item]
 
 
-def _check_named(items: Any, path: Path, problems: _Problems) -> None:
+def _check_named(items: Any, path: Path, report: Report) -> None:
     if not isinstance(items, list):
-        problems.add(path, "must be a list")
+        report(path, "must be a list")
         return
     for index, item in enumerate(items):
         if not isinstance(item, Mapping) or not item.get("name"):
-            problems.add((*path, index), "must be a mapping with a name")
+            report((*path, index), "must be a mapping with a name")

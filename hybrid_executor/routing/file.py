@@ -13,7 +13,7 @@ by ``hybrid_executor.settings``.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
@@ -32,6 +32,8 @@ RESERVED_KEYS = ("namespace", "cluster", "retry_on", "limits")
 
 Path = tuple[str | int, ...]
 Problem = tuple[Path, str]
+#: Says what is wrong with a rule's ``pod``, each problem with its path inside.
+CheckPod = Callable[[Mapping[str, Any]], Iterable[Problem]]
 
 
 def _as_list(value: Any) -> Any:
@@ -66,7 +68,7 @@ class _File(_Strict):
     routes: list[_Rule]
 
 
-def parse_routes(text: str, source: str) -> tuple[QueueRule, ...]:
+def parse_routes(text: str, source: str, check_pod: CheckPod = lambda _pod: ()) -> tuple[QueueRule, ...]:
     """Return the rules of a routes file, in order.
 
     ``source`` is the file's path: it stands in messages and is what relative
@@ -74,6 +76,8 @@ def parse_routes(text: str, source: str) -> tuple[QueueRule, ...]:
     """
     data, tree = _read(text, source)
     problems = [*_shape(data), *_meaning(data), *_duplicates(tree)]
+    if not problems:
+        problems = list(_pods(data, check_pod))
     if problems:
         located = sorted((_line(tree, path), _where(path), what) for path, what in problems)
         raise ConfigError([f"{source}:{line}: {where}{what}" for line, where, what in located])
@@ -204,6 +208,13 @@ def _pod_keys(index: int, rule: Mapping[str, Any]) -> Iterator[Problem]:
             yield ("routes", index, key), "is for backend kubernetes; remove it or change the backend"
 
 
+def _pods(data: Any, check_pod: CheckPod) -> Iterator[Problem]:
+    """What no pod may be, of rules that are in order otherwise."""
+    for index, rule in enumerate(data["routes"]):
+        for path, message in check_pod(rule.get("pod") or {}):
+            yield ("routes", index, "pod", *path), message
+
+
 def _not_json(value: Any, path: Path) -> Iterator[Problem]:
     """YAML's own values, such as dates, and keys that are no text: no manifest can hold them."""
     if isinstance(value, dict):
@@ -255,7 +266,8 @@ def _duplicates(tree: yaml.Node | None, path: Path = ()) -> Iterator[Problem]:
 def _where(path: Path) -> str:
     """``rule 2, queue: `` for what lies in a rule, the key itself for what lies above."""
     if path[:1] == ("routes",) and len(path) > 1 and isinstance(path[1], int):
-        inside = ".".join(str(part) for part in path[2:])
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[2:])
+        inside = "".join(parts).removeprefix(".")
         return f"rule {path[1] + 1}, {inside}: " if inside else f"rule {path[1] + 1}: "
     return f"{'.'.join(str(part) for part in path)}: " if path else ""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hybrid_executor.model.errors import ConfigError
 from hybrid_executor.options import SECTION
+from hybrid_executor.pods.overlay import defaults_problems
 from hybrid_executor.routing import QueueRule, RoutingTable, kubernetes_rules, parse_routes
 from hybrid_executor.settings.values import Settings
 
@@ -36,4 +37,4 @@ def _file_rules(path: str | None) -> tuple[QueueRule, ...]:
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: is not UTF-8 text; write it as UTF-8"]) from error
-    return parse_routes(text, path)
+    return parse_routes(text, path, defaults_problems)

@@ -27,6 +27,7 @@ from kubernetes.client import ApiClient, Configuration
 from kubernetes.client import models as k8s
 
 from hybrid_executor.backends.kubernetes.podgenerator import PodMaker, mutation_hook_is_installed
+from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.model.attempt import Submission, TaskAddress
 from hybrid_executor.pods import fields
 from hybrid_executor.pods.build import STOCK_DIFFERENCES, PodSettings, safe_label, stock_differences
@@ -109,7 +110,7 @@ def make(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         path = template if isinstance(template, Path) else tmp_path / "template.yaml"
         if isinstance(template, str):
             path.write_text(template)
-        ours = PodMaker(settings, read=lambda p: Path(p).read_text(), pod_template_file=str(path))
+        ours = PodMaker(settings, Templates(str(path)))
         assert without_listed(ours.make(submission)) == without_listed(stock_pod(path, submission, settings))
 
     return compare
@@ -204,7 +205,7 @@ LABELS = {"dag_id", "task_id", "run_id"}
 @hypothesis_settings(max_examples=30)
 def test_any_ids_give_the_stock_pod(address: TaskAddress) -> None:
     path = SHIPPED[0]
-    ours = PodMaker(SETTINGS, read=lambda p: Path(p).read_text(), pod_template_file=str(path))
+    ours = PodMaker(SETTINGS, Templates(str(path)))
     submission = pod_submission(address)
     mine, theirs = without_listed(ours.make(submission)), without_listed(stock_pod(path, submission))
     for name in LABELS:
@@ -314,7 +315,7 @@ def test_every_listed_difference_is_real(tmp_path: Path) -> None:
     path = tmp_path / "template.yaml"
     path.write_text(BARE)
     submission = pod_submission()
-    maker = PodMaker(SETTINGS, read=lambda p: Path(p).read_text(), pod_template_file=str(path))
+    maker = PodMaker(SETTINGS, Templates(str(path)))
     ours, theirs = maker.make(submission), stock_pod(path, submission)
     for listed in stock_differences(SETTINGS):
         trimmed = copy.deepcopy(ours)
@@ -327,7 +328,7 @@ def test_every_listed_difference_is_real(tmp_path: Path) -> None:
 
 def test_the_minimal_template_is_what_stock_builds_without_a_template(tmp_path: Path) -> None:
     submission = pod_submission()
-    ours = PodMaker(SETTINGS, read=lambda p: Path(p).read_text()).make(submission)
+    ours = PodMaker(SETTINGS, Templates()).make(submission)
     theirs = stock_pod(tmp_path / "missing.yaml", submission)
     assert without_listed(ours) == without_listed(theirs)
 
@@ -363,8 +364,9 @@ def test_a_plain_pod_needs_neither_the_provider_nor_a_client() -> None:
     script = (
         "import sys\n"
         "from hybrid_executor.backends.kubernetes.podgenerator import PodMaker\n"
+        "from hybrid_executor.backends.kubernetes.templates import Templates\n"
         "from tests.fixtures.submissions import SETTINGS, pod_submission\n"
-        "pod = PodMaker(SETTINGS, read=open).make(pod_submission())\n"
+        "pod = PodMaker(SETTINGS, Templates()).make(pod_submission())\n"
         "assert pod['spec']['containers'][0]['name'] == 'base'\n"
         "bad = [m for m in sys.modules if m.split('.')[0] == 'kubernetes' or m.endswith('pod_generator')]\n"
         "assert not bad, bad\n"
@@ -373,13 +375,15 @@ def test_a_plain_pod_needs_neither_the_provider_nor_a_client() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_an_override_copies_no_client_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_override_copies_no_client_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     copies = []
     original = Configuration.__deepcopy__
     monkeypatch.setattr(
         Configuration, "__deepcopy__", lambda self, memo: copies.append(1) or original(self, memo)
     )
-    maker = PodMaker(SETTINGS, read=lambda _: EVERYTHING, pod_template_file="t.yaml")
+    path = tmp_path / "template.yaml"
+    path.write_text(EVERYTHING)
+    maker = PodMaker(SETTINGS, Templates(str(path)))
     maker.make(pod_submission(executor_config={"pod_override": OVERRIDES["resources"]}))
     assert copies == []
 

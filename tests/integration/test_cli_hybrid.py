@@ -161,6 +161,7 @@ def test_explain_says_what_it_can_not_find(site: Site, arguments: tuple[str, ...
 def test_routes_shows_the_table_in_order_with_its_sources(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "routes.yaml"
     path.write_text("version: 1\nroutes:\n  - {queue: gpu-*, backend: kubernetes, pod_template: gpu.yaml}\n")
+    (tmp_path / "gpu.yaml").write_text("spec: {containers: [{name: base}]}\n")
     rows = site.rows("hybrid", "routes", AIRFLOW__HYBRID_EXECUTOR__ROUTES_FILE=str(path))
     assert [(row["queue"], row["backend"]) for row in rows] == [
         ("gpu-*", "kubernetes"),
@@ -178,6 +179,23 @@ def test_routes_lists_every_problem_of_the_file_and_fails(site: Site, tmp_path: 
     assert done.returncode == 1
     assert f"{path}:3: rule 1, backend: must be 'celery' or 'kubernetes'" in done.stderr
     assert f"{path}:4: rule 2, cluster: 'cluster' is reserved for a later version" in done.stderr
+
+
+def test_routes_shows_what_is_wrong_with_templates_and_defaults_and_fails(site: Site, tmp_path: Path) -> None:
+    path, template = tmp_path / "routes.yaml", tmp_path / "gpu.yaml"
+    rule = "{queue: gpu, backend: kubernetes, pod_template: gpu.yaml}"
+    path.write_text(f"version: 1\nroutes:\n  - {rule}\n")
+    template.write_text("spec:\n  containers:\n  - {name: main}\n")
+    done = site.run("hybrid", "routes", AIRFLOW__HYBRID_EXECUTOR__ROUTES_FILE=str(path))
+    assert done.returncode == 1
+    assert "gpu.yaml" in done.stdout
+    assert f"{template}:2: spec.containers: needs a container named `base`" in done.stderr
+    path.write_text(
+        "version: 1\nroutes:\n  - {queue: gpu, backend: kubernetes, pod: {spec: {priority: high}}}\n"
+    )
+    done = site.run("hybrid", "routes", AIRFLOW__HYBRID_EXECUTOR__ROUTES_FILE=str(path))
+    assert done.returncode == 1
+    assert f"{path}:3: rule 1, pod.spec.priority: must be a whole number" in done.stderr
 
 
 def test_routes_notes_airflow_2s_setting(site: Site) -> None:

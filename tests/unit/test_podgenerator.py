@@ -11,6 +11,7 @@ from airflow.serialization.serialized_objects import BaseSerialization
 from kubernetes.client import models as k8s
 
 from hybrid_executor.backends.kubernetes.podgenerator import PodMaker, coordinator_extra
+from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.model.attempt import TaskAddress
 from hybrid_executor.model.errors import InvalidPod
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_OWNER, pod_name
@@ -29,6 +30,9 @@ class Files:
     def __init__(self, **texts: str) -> None:
         self.texts = texts
 
+    def stamp(self, path: str) -> Any:
+        return self.read(path)
+
     def read(self, path: str) -> str:
         if path not in self.texts:
             raise FileNotFoundError(2, "No such file or directory", path)
@@ -37,7 +41,7 @@ class Files:
 
 def maker(files: Files | None = None, default: str = "", **more: Any) -> PodMaker:
     settings = more.pop("settings", SETTINGS)
-    return PodMaker(settings, read=(files or Files()).read, pod_template_file=default, **more)
+    return PodMaker(settings, Templates(default, files or Files()), **more)
 
 
 def override(**container: Any) -> dict[str, Any]:
@@ -94,13 +98,23 @@ def test_a_queue_without_a_coordinator_adds_nothing() -> None:
     assert coordinator_extra("kubernetes") is None
 
 
-def test_a_template_is_parsed_once_and_again_when_it_is_edited() -> None:
-    files = Files(conf=template("a"))
-    making = maker(files, "conf")
-    first = making.template("conf")
-    assert making.template("conf") is first
-    files.texts["conf"] = template("b")
-    assert making.template("conf").document()["spec"]["containers"][0]["image"] == "b"
+def test_a_tasks_own_template_takes_the_place_of_the_routes_and_of_its_defaults() -> None:
+    files = Files(conf=template("conf"), route=template("route"), task=template("task"))
+    defaults = {"spec": {"nodeSelector": {"disk": "ssd"}}}
+
+    def spec(config: Any = None, route: str | None = "route", **more: Any) -> Any:
+        submission = pod_submission(executor_config=config, pod_template_file=route, pod_defaults=defaults)
+        return maker(files, "conf", settings=replace(SETTINGS, image=None), **more).make(submission)["spec"]
+
+    assert spec()["nodeSelector"] == spec(route=None)["nodeSelector"] == {"disk": "ssd"}
+    own = spec({"pod_template_file": "task"})
+    assert own["containers"][0]["image"] == "task"
+    assert "nodeSelector" not in own
+    assert "nodeSelector" not in spec(coordinator=lambda _: {"pod_template_file": "conf"})
+    # What a task says over its pod goes over the defaults.
+    assert spec({"pod_override": {"spec": {"containers": [], "nodeSelector": {"disk": "hdd"}}}})[
+        "nodeSelector"
+    ] == {"disk": "hdd"}
 
 
 def test_keys_that_belong_to_others_are_let_be() -> None:
@@ -150,7 +164,7 @@ def test_a_bad_template_fails_by_file_line_and_field() -> None:
     assert "conf:2: spec.containers: needs a container named `base`" in refused(
         None, files=files, default="conf"
     )
-    assert "gone: can't be read" in refused({"pod_template_file": "gone"})
+    assert "gone: can't be read (No such file or directory)" in refused({"pod_template_file": "gone"})
 
 
 def test_a_hook_that_raises_fails_its_pod_without_showing_the_token(hook: Any) -> None:

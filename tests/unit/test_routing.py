@@ -225,8 +225,8 @@ routes:
         "routes.yaml:1: version: must be 1",
         "routes.yaml:2: colour: unknown key 'colour'; remove it or correct its name (known: version, routes)",
         "routes.yaml:5: rule 1, backend: must be 'celery' or 'kubernetes'",
-        "routes.yaml:7: rule 2, queue.0: must be text; put it in quotes",
-        "routes.yaml:7: rule 2, queue.1: must not be empty; name a queue, or * for every queue",
+        "routes.yaml:7: rule 2, queue[0]: must be text; put it in quotes",
+        "routes.yaml:7: rule 2, queue[1]: must not be empty; name a queue, or * for every queue",
         "routes.yaml:8: rule 2, pod: is for backend kubernetes; remove it or change the backend",
         "routes.yaml:9: rule 3, queue: can never match: rule 1 ('a') takes 'a' first; move it up or remove it",  # noqa: E501
         "routes.yaml:11: rule 3, limits: 'limits' is reserved for a later version; remove it",

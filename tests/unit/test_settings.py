@@ -350,6 +350,28 @@ def test_a_routes_file_that_is_no_text_is_a_config_error(load: Load, tmp_path: P
         load_routing(settings)
 
 
+def test_pod_defaults_that_no_pod_can_have_are_refused_with_their_line(load: Load, tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text(
+        "version: 1\n"
+        "routes:\n"
+        "  - queue: gpu\n"
+        "    backend: kubernetes\n"
+        "    pod:\n"
+        "      metadata: {labels: {env: prod}}\n"
+        "      spec:\n"
+        "        priority: high\n"
+        "        containers:\n"
+        "          - image: gpu:1\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_routing(load(HYBRID_EXECUTOR__ROUTES_FILE=str(path)))
+    assert caught.value.problems == (
+        f"{path}:8: rule 1, pod.spec.priority: must be a whole number, not 'high'",
+        f"{path}:10: rule 1, pod.spec.containers[0]: must be a mapping with name, by which it is merged",
+    )
+
+
 def test_the_section_name_is_the_packages(load: Load) -> None:
     assert SECTION == "hybrid_executor"
 

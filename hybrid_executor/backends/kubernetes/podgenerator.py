@@ -4,9 +4,9 @@ Most pods are plain data and are built by ``pods.build`` alone. Those with a
 ``pod_override``, and all of them where a ``pod_mutation_hook`` is installed,
 pass through the provider's own merge and hook, in the stock order: template,
 the executor's values, override, hook. Whatever these do wrong fails that one
-attempt by name; nothing but ``InvalidPod`` leaves. Does no I/O: the caller
-brings a function that reads a template. Called by the Kubernetes backend; the
-provider and the Kubernetes client are imported when first needed.
+attempt by name; nothing but ``InvalidPod`` leaves. Opens no file: the caller
+brings the templates. Called by the Kubernetes backend; the provider and the
+Kubernetes client are imported when first needed.
 """
 # ruff: noqa: PLC0415 - most schedulers build all their pods without the provider and its client
 
@@ -17,13 +17,12 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.model.attempt import Submission
-from hybrid_executor.model.errors import ConfigError, InvalidPod
+from hybrid_executor.model.errors import InvalidPod
 from hybrid_executor.pods.build import PodSettings, build_pod, seal
-from hybrid_executor.pods.template import MINIMAL_TEMPLATE, PodTemplate, parse_template
+from hybrid_executor.pods.template import PodTemplate
 
-#: Reads the text of a template file; an ``OSError`` says why it can't.
-ReadTemplate = Callable[[str], str]
 _MESSAGE_MAX = 300
 
 log = logging.getLogger(__name__)
@@ -35,67 +34,39 @@ class PodMaker:
     def __init__(
         self,
         settings: PodSettings,
-        *,
-        read: ReadTemplate,
-        pod_template_file: str = "",
+        templates: Templates,
         coordinator: Callable[[str], Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """``pod_template_file`` is the configured one; empty means the minimal pod, as in stock.
+        """``coordinator`` gives what ``[sdk] queue_to_coordinator`` says about a queue.
 
-        ``coordinator`` gives what ``[sdk] queue_to_coordinator`` says about a
-        queue; ``coordinator_extra`` is the real one.
+        ``coordinator_extra`` is the real one.
         """
         self._settings = settings
-        self._read = read
-        self._default = pod_template_file
+        self._templates = templates
         self._coordinator = coordinator or (lambda _queue: None)
-        #: By path: the text that was parsed, and its template. An edited file is parsed again.
-        self._templates: dict[str, tuple[str, PodTemplate]] = {}
 
     def make(self, submission: Submission) -> dict[str, Any]:
         """The manifest to POST to its own ``metadata.namespace``; raises ``InvalidPod``."""
         config = _checked(submission.executor_config)
         extra = self._coordinator(submission.attempt.queue) or {}
-        template = self.template(self._template_file(submission, config, extra))
         settings = _with_image(self._settings, extra)
-        pod = build_pod(submission, template, settings)
+        pod = build_pod(submission, self._template(submission, config, extra), settings)
         override = config.get("pod_override")
         hooked = mutation_hook_is_installed()
         if not override and not hooked:
             return pod
         return seal(_stock_layers(pod, override, submission, hooked=hooked), submission, settings)
 
-    def template(self, path: str) -> PodTemplate:
-        """The template at ``path``, parsed once for each text it has; raises ``InvalidPod``."""
-        text = self._text(path)
-        known = self._templates.get(path)
-        if known is not None and known[0] == text:
-            return known[1]
-        try:
-            template = parse_template(text, path or "the minimal pod template")
-        except ConfigError as error:
-            raise InvalidPod(f"pod template: {'; '.join(error.problems)}") from error
-        self._templates[path] = (text, template)
-        return template
-
-    def _text(self, path: str) -> str:
-        if not path:
-            return MINIMAL_TEMPLATE
-        try:
-            return self._read(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidPod(f"pod template {path}: can't be read: {error}") from error
-
-    def _template_file(
+    def _template(
         self, submission: Submission, config: Mapping[str, Any], extra: Mapping[str, Any]
-    ) -> str:
-        """The coordinator's, else the task's own, else the route's, else the configured one."""
-        return str(
-            extra.get("pod_template_file")
-            or config.get("pod_template_file")
-            or submission.attempt.route.pod_template_file
-            or self._default
-        )
+    ) -> PodTemplate:
+        """The coordinator's, else the task's own, else the route's with the route's defaults.
+
+        Whoever names another template than the route takes the place of both:
+        the defaults were written for the template that they were laid over.
+        """
+        own = extra.get("pod_template_file") or config.get("pod_template_file")
+        return self._templates.at(str(own)) if own else self._templates.of_route(submission.attempt.route)
 
 
 def _checked(config: Any) -> Mapping[str, Any]:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_executor.model.attempt import WorkloadKind
-from hybrid_executor.model.errors import InvalidPod
+from hybrid_executor.model.errors import ConfigError, InvalidPod
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_OWNER, LABEL_SUBMISSION
 from hybrid_executor.pods.build import build_pod, seal
-from hybrid_executor.pods.overlay import defaults_problems, lay_over
+from hybrid_executor.pods.overlay import defaults_problems, lay_over, with_defaults
 from hybrid_executor.pods.template import parse_template
 from tests.fixtures.submissions import ATTEMPT_ID, SETTINGS, pod_submission
 
@@ -39,7 +39,8 @@ TEMPLATE = parse_template(TEXT, "pod.yaml")
 
 
 def build(defaults: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
-    return build_pod(pod_submission(pod_defaults=defaults), TEMPLATE, replace(SETTINGS, **settings))
+    template = TEMPLATE if defaults is None else with_defaults(TEMPLATE, defaults, "routes.yaml rule 1")
+    return build_pod(pod_submission(), template, replace(SETTINGS, **settings))
 
 
 def env(pod: dict[str, Any]) -> dict[str, Any]:
@@ -152,20 +153,29 @@ def test_pod_defaults_merge_as_a_strategic_merge_does() -> None:
 @pytest.mark.parametrize(
     ("defaults", "said"),
     [
-        ({"kind": "Pod"}, "kind: pod_defaults takes metadata and spec only"),
+        ({"status": {}}, "status: unknown; pod_defaults have apiVersion, kind, metadata, spec"),
+        ({"kind": "Job"}, "kind: must be Pod, not 'Job'"),
         ({"spec": []}, "spec: must be a mapping"),
         ({"spec": {"containers": {"name": "base"}}}, "spec.containers: must be a list"),
         ({"spec": {"containers": [{"image": "x"}]}}, "spec.containers[0]: must be a mapping with name"),
         ({"spec": {"containers": [{"name": "base", "env": ["A=1"]}]}}, "env[0]: must be a mapping with name"),
-        ({"spec": {"containers": None}}, "must keep `base` as its first"),
+        ({"spec": {"containers": None}}, "spec.containers: must not be removed"),
+        ({"spec": {"initContainers": [{"name": "proxy"}]}}, "more than one container is named 'proxy'"),
         ({"spec": {"priority": "high"}}, "spec.priority: must be a whole number"),
     ],
 )
 def test_bad_pod_defaults_fail_by_field_and_rule(defaults: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidPod) as caught:
+    with pytest.raises(ConfigError) as caught:
         build(defaults)
     assert said in str(caught.value)
     assert "routes.yaml rule 1" in str(caught.value)
+
+
+def test_a_label_or_a_node_selector_may_bear_the_name_of_a_list() -> None:
+    names = {"env": "prod", "volumes": "many", "tolerations": "none"}
+    pod = build({"kind": "Pod", "metadata": {"labels": names}, "spec": {"nodeSelector": names}})
+    assert pod["metadata"]["labels"].items() >= names.items()
+    assert pod["spec"]["nodeSelector"] == names
 
 
 json_like = st.recursive(
@@ -201,8 +211,8 @@ manifests = st.recursive(
 @given(st.dictionaries(st.sampled_from(["spec", "metadata", "kind"]), manifests, max_size=3))
 def test_any_pod_defaults_build_a_pod_or_are_refused(defaults: dict[str, Any]) -> None:
     try:
-        pod = build(defaults or None)
-    except InvalidPod:
+        pod = build(defaults)
+    except ConfigError:
         return
     assert not defaults_problems(defaults)
     assert pod["spec"]["containers"][0]["name"] == "base"
