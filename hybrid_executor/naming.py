@@ -25,6 +25,8 @@ LABEL_DEPLOYMENT = "hybrid-executor/deployment"
 LABEL_OWNER = "airflow-worker"
 #: The stock label that marks every pod of an executor.
 LABEL_EXECUTOR = "kubernetes_executor"
+#: The stock label of a pod that is kept after its executor is done with it.
+LABEL_DONE = "airflow_executor_done"
 
 
 def celery_task_id(submission: SubmissionId) -> str:

@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.fixtures.servers",
     "tests.fixtures.kube",
     "tests.fixtures.node",
+    "tests.fixtures.site",
     "tests.fixtures.stack",
     "tests.fixtures.stock",
     "tests.cluster.fixture",

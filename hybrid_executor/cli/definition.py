@@ -4,6 +4,8 @@ Says what there is; the commands themselves are imported when one is run,
 because Airflow loads this for every ``airflow`` command.
 """
 
+import argparse
+from datetime import timedelta
 from typing import Any
 
 from airflow.cli.cli_config import (
@@ -36,6 +38,97 @@ ARG_RUN_ID = _arg(
 )
 ARG_JSON = _arg("--json", action="store_true", help="Print the checks as JSON")
 
+
+def _duration(text: str) -> timedelta:
+    from hybrid_executor.pods.inventory import parse_duration  # noqa: PLC0415 - only this command needs it
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+class _Below(Arg):
+    """Commands below one that is itself a command, which Airflow's own two kinds don't provide for."""
+
+    def __init__(self, *commands: ActionCommand) -> None:
+        super().__init__(("command",))  # type: ignore[no-untyped-call]
+        self._commands = commands
+
+    def add_to_parser(self, parser: argparse.ArgumentParser) -> None:
+        below = parser.add_subparsers(dest="pods_command", metavar="COMMAND")
+        for command in self._commands:
+            made = below.add_parser(
+                command.name, help=command.help, description=command.description or command.help
+            )
+            made.formatter_class = parser.formatter_class
+            for arg in command.args:
+                arg.add_to_parser(made)
+            made.set_defaults(func=command.func)
+
+
+ARG_NAMESPACE = _arg(
+    "-n",
+    "--namespace",
+    action="append",
+    help="A namespace to look in, may be repeated (default: those of [kubernetes_executor])",
+)
+ARG_ALL = _arg("--all", action="store_true", help="Finished pods too")
+ARG_OLDER_THAN = _arg(
+    "--older-than", type=_duration, required=True, help="How long ago they ended at the least: 90m, 12h, 7d"
+)
+ARG_DRY_RUN = _arg("--dry-run", action="store_true", help="Say what would be removed, and remove nothing")
+ARG_TARGET = _arg(
+    "target",
+    nargs="+",
+    metavar="POD | ATTEMPT | DAG_ID RUN_ID TASK_ID",
+    help="A pod's name, an attempt's id (external_executor_id), or a task of a run",
+)
+ARG_MAP_INDEX = _arg("--map-index", type=int, default=-1, help="The map index of the task (default: none)")
+ARG_TRY = _arg(
+    "--try-number",
+    type=positive_int(allow_zero=False),  # type: ignore[no-untyped-call]
+    help="The try of the task (default: the newest that has a pod)",
+)
+ARG_FOLLOW = _arg(
+    "-f", "--follow", action="store_true", help="Wait for the pod to start, follow it to its end"
+)
+ARG_TAIL = _arg(
+    "--tail",
+    type=positive_int(allow_zero=True),  # type: ignore[no-untyped-call]
+    help="So many last lines (default: all)",
+)
+ARG_CONTAINER = _arg("-c", "--container", help="Another container than the one that runs the task")
+
+PODS_COMMANDS = (
+    ActionCommand(
+        name="cleanup",
+        help="Remove finished pods that are kept, or were left behind",
+        description=(
+            "Remove finished pods of this Airflow whose ends are recorded. Never touches a pod that lives, or"
+            " whose end no scheduler has recorded yet."
+        ),
+        func=lazy_load_command("hybrid_executor.cli.pods_cleanup.cleanup"),
+        args=(ARG_OLDER_THAN, ARG_DRY_RUN, ARG_NAMESPACE, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="logs",
+        help="Show the log of a pod, or follow it",
+        description="Show what the task's container prints, of a pod that is there.",
+        func=lazy_load_command("hybrid_executor.cli.pods_logs.logs"),
+        args=(
+            ARG_TARGET,
+            ARG_FOLLOW,
+            ARG_TAIL,
+            ARG_CONTAINER,
+            ARG_MAP_INDEX,
+            ARG_TRY,
+            ARG_NAMESPACE,
+            ARG_VERBOSE,
+        ),
+    ),
+)
+
 HYBRID_COMMANDS = (
     ActionCommand(
         name="explain",
@@ -60,6 +153,16 @@ HYBRID_COMMANDS = (
         description="Check everything that the executor needs, one line each. Fails if anything is wrong.",
         func=lazy_load_command("hybrid_executor.cli.doctor.doctor"),
         args=(ARG_JSON, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="pods",
+        help="Show the pods of this Airflow with their tasks; clean up, show logs",
+        description=(
+            "Show the live pods of this Airflow: task, phase, age, why they wait, node. JSON and YAML have"
+            " more columns than the table."
+        ),
+        func=lazy_load_command("hybrid_executor.cli.pods.pods"),
+        args=(_Below(*PODS_COMMANDS), ARG_ALL, ARG_NAMESPACE, ARG_OUTPUT, ARG_VERBOSE),
     ),
 )
 

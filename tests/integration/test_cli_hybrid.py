@@ -1,12 +1,6 @@
 """``airflow hybrid`` as a user runs it, on a real database, broker and Kubernetes API."""
 
 import json
-import os
-import secrets
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -14,6 +8,7 @@ from sqlalchemy import create_engine, text
 
 from tests.fixtures.kube import Kube
 from tests.fixtures.servers import SharedPostgres
+from tests.fixtures.site import MakeSite, Site
 
 DAG = """
 from airflow.sdk import DAG, task
@@ -52,55 +47,9 @@ def task_instance_mutation_hook(task_instance, dag_run=None):
 """
 
 
-@dataclass
-class Site:
-    """An Airflow home with the environment of its commands."""
-
-    home: Path
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def run(self, *command: str, **env: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "airflow", *command],
-            env=self.environment | env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-
-    def rows(self, *command: str, **env: str) -> list[dict[str, str]]:
-        done = self.run(*command, "--output", "json", **env)
-        assert done.returncode == 0, done.stdout + done.stderr
-        rows: list[dict[str, str]] = json.loads(done.stdout)
-        return rows
-
-
 @pytest.fixture(scope="module")
-def site(
-    tmp_path_factory: pytest.TempPathFactory, postgres: SharedPostgres, airflow_template: str
-) -> Iterator[Site]:
-    home = tmp_path_factory.mktemp("airflow")
-    (home / "dags").mkdir()
-    (home / "dags" / "mixed.py").write_text(DAG)
-    (home / "config").mkdir()
-    (home / "config" / "airflow_local_settings.py").write_text(HOOK)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    with postgres.fresh_database(airflow_template) as dsn:
-        site = Site(
-            home,
-            clean
-            | {
-                "AIRFLOW_HOME": str(home),
-                "AIRFLOW__CORE__EXECUTOR": "hybrid_executor.HybridExecutor",
-                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": dsn,
-                "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(),
-            },
-        )
-        done = site.run("dags", "reserialize")
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield site
+def site(make_site: MakeSite) -> Site:
+    return make_site(DAG, HOOK)
 
 
 # --- explain ------------------------------------------------------------------------------

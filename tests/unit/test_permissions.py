@@ -1,4 +1,4 @@
-"""The Roles in ``workers/rbac`` are what the doctor asks for and what the guide says."""
+"""The Roles in ``workers/rbac`` are what the doctor and the commands ask for, and what the guide says."""
 
 import re
 from pathlib import Path
@@ -6,10 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hybrid_executor.backends.kubernetes.permissions import NEEDED, NEEDED_FOR_LOGS, Permission
+from hybrid_executor.backends.kubernetes.permissions import (
+    NEEDED,
+    NEEDED_FOR_COMMANDS,
+    NEEDED_FOR_LOGS,
+    Permission,
+)
 
 ROOT = Path(__file__).parents[2]
-ROLES = {"scheduler": NEEDED, "api-server": NEEDED_FOR_LOGS}
+ROLES = {"scheduler": NEEDED, "api-server": NEEDED_FOR_LOGS, "operator": NEEDED_FOR_COMMANDS}
 
 
 def granted(role: str) -> set[Permission]:

@@ -25,6 +25,7 @@ from hybrid_executor.model.reason import Reason
 from hybrid_executor.naming import (
     LABEL_ATTEMPT,
     LABEL_DEPLOYMENT,
+    LABEL_DONE,
     LABEL_EXECUTOR,
     LABEL_OWNER,
     LABEL_SUBMISSION,
@@ -32,8 +33,6 @@ from hybrid_executor.naming import (
 from hybrid_executor.pods.diagnosis import PodPhase, PodView, observe
 
 Pod = Mapping[str, Any]
-#: The stock label of a pod that is kept after its executor is done with it.
-LABEL_DONE = "airflow_executor_done"
 
 
 class Order(StrEnum):

@@ -26,6 +26,12 @@ NEEDED_FOR_LOGS: tuple[Permission, ...] = (
     ("list", "pods", ""),
     ("get", "pods", "log"),
 )
+#: What ``airflow hybrid pods`` does, with its clean-up and logs: ``workers/rbac/operator-role.yaml``.
+NEEDED_FOR_COMMANDS: tuple[Permission, ...] = (
+    ("list", "pods", ""),
+    ("delete", "pods", ""),
+    ("get", "pods", "log"),
+)
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_SUBMISSION
 from hybrid_executor.pods.diagnosis import observe
-from hybrid_executor.pods.template import BASE
+from hybrid_executor.pods.inventory import main_container
 
 log = logging.getLogger("hybrid_executor.kubernetes")
 
@@ -45,7 +45,7 @@ def _tail(core: Any, config: KubernetesConfig, attempt_id: str) -> list[str] | N
     text = core.read_namespaced_pod_log(
         view.name,
         view.namespace,
-        container=_container(newest),
+        container=main_container(newest),
         tail_lines=config.running_pod_log_lines,
         _preload_content=False,
         _request_timeout=TIMEOUT_S,
@@ -63,11 +63,6 @@ def _find(core: Any, scope: str | None, attempt_id: str) -> list[dict[str, Any]]
         answer = core.list_namespaced_pod(scope, **wanted)
     items: list[dict[str, Any]] = answer.json()["items"]
     return items
-
-
-def _container(pod: dict[str, Any]) -> str:
-    names = [str(c["name"]) for c in pod["spec"]["containers"]]
-    return BASE if BASE in names else names[0]
 
 
 def _settings(config: KubernetesConfig) -> Any:

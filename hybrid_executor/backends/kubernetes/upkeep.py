@@ -14,14 +14,20 @@ from enum import Flag, auto
 from typing import Any, NoReturn
 
 from hybrid_executor.backends.kubernetes.answer import Answer
-from hybrid_executor.backends.kubernetes.book import LABEL_DONE, Book, Known, Order, Pod, submission_of
+from hybrid_executor.backends.kubernetes.book import Book, Known, Order, Pod, submission_of
 from hybrid_executor.backends.kubernetes.client import PodApi
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.errors import ApiUnavailable
 from hybrid_executor.model.observation import Diagnosis, Ended, How, Observation
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_DEPLOYMENT, LABEL_EXECUTOR, LABEL_OWNER
+from hybrid_executor.naming import (
+    LABEL_ATTEMPT,
+    LABEL_DEPLOYMENT,
+    LABEL_DONE,
+    LABEL_EXECUTOR,
+    LABEL_OWNER,
+)
 from hybrid_executor.pods.diagnosis import observe
 
 log = logging.getLogger("hybrid_executor.kubernetes")

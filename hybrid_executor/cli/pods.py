@@ -1,0 +1,107 @@
+"""``airflow hybrid pods``: the pods of this Airflow with their tasks, and what holds them up.
+
+Asks the API server alone, with the right to list and nothing else; no database.
+"""
+
+import asyncio
+from argparse import Namespace
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from airflow.utils.cli import suppress_logs_and_warning
+from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.backends.kubernetes.inventory import Inventory, of_deployment
+from hybrid_executor.cli.routes import show
+from hybrid_executor.model.errors import ApiUnavailable
+from hybrid_executor.pods.inventory import PodSummary, in_words, summarise
+from hybrid_executor.settings import load_settings
+
+_T = TypeVar("_T")
+
+
+@suppress_logs_and_warning
+@providers_configuration_loaded
+def pods(args: Namespace) -> None:
+    """Print one row per pod, the oldest first."""
+    config = load_settings().kubernetes
+    found = ask(config, lambda api: _collect(api, config, args.namespace))
+    shown = [pod for pod in found if args.all or pod.ended_at is None]
+    now = datetime.now(UTC)
+    row = _record if args.output in ("json", "yaml") else _row
+    show([row(pod, now) for pod in sorted(shown, key=_age_order)], args.output)
+
+
+def ask(config: KubernetesConfig, work: Callable[[Inventory], Coroutine[Any, Any, _T]]) -> _T:
+    """Run what asks the API server; exit with its words where it does not do what is asked."""
+
+    async def asking() -> _T:
+        api = Inventory(config)
+        try:
+            return await work(api)
+        finally:
+            await api.close()
+
+    try:
+        return asyncio.run(asking())
+    except ApiUnavailable as error:
+        raise SystemExit(str(error)) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+async def summaries(
+    api: Inventory, config: KubernetesConfig, namespaces: Sequence[str] | None
+) -> AsyncIterator[list[PodSummary]]:
+    """The pods of this Airflow, page by page, in the namespaces given or else in those of the settings."""
+    for namespace in namespaces or config.watched:
+        async for page in api.list_pages(namespace, of_deployment(config.deployment)):
+            yield [summarise(pod) for pod in page]
+
+
+async def _collect(
+    api: Inventory, config: KubernetesConfig, namespaces: Sequence[str] | None
+) -> list[PodSummary]:
+    return [pod async for page in summaries(api, config, namespaces) for pod in page]
+
+
+def _age_order(pod: PodSummary) -> tuple[datetime, str]:
+    return pod.created_at or datetime.max.replace(tzinfo=UTC), pod.external_name
+
+
+def _row(pod: PodSummary, now: datetime) -> dict[str, str]:
+    """What fits on a line."""
+    return {
+        "namespace": pod.namespace,
+        "pod": pod.name,
+        **_task(pod),
+        "phase": str(pod.phase),
+        "age": in_words(now - pod.created_at) if pod.created_at else "",
+        "reason": pod.reason,
+        "node": pod.node or "",
+    }
+
+
+def _record(pod: PodSummary, now: datetime) -> dict[str, str]:
+    """What a program may want besides."""
+    return _row(pod, now) | {
+        "attempt": pod.submission.attempt_id if pod.submission else "",
+        "submission": str(pod.submission.number) if pod.submission else "",
+        "scheduler_job": pod.owner or "",
+        "created_at": pod.created_at.isoformat() if pod.created_at else "",
+        "ended_at": pod.ended_at.isoformat() if pod.ended_at else "",
+    }
+
+
+def _task(pod: PodSummary) -> dict[str, str]:
+    if pod.address is None:
+        return dict.fromkeys(("dag_id", "task_id", "run_id", "map_index", "try_number"), "")
+    return {
+        "dag_id": pod.address.dag_id,
+        "task_id": pod.address.task_id,
+        "run_id": pod.address.run_id,
+        "map_index": str(pod.address.map_index) if pod.address.map_index >= 0 else "",
+        "try_number": str(pod.address.try_number),
+    }
