@@ -36,6 +36,8 @@ log = logging.getLogger("hybrid_executor")
 AIRFLOW_VERSION: str = __version__
 #: Task instances named in one statement; SQLite refuses more than 32,766 variables.
 ROWS_AT_ONCE = 2000
+#: Length of the column ``retry_reason``.
+RETRY_REASON_MAX = 500
 
 T = TypeVar("T")
 
@@ -157,6 +159,11 @@ def key_of(address: TaskAddress) -> TaskInstanceKey:
         try_number=address.try_number,
         map_index=address.map_index,
     )
+
+
+def next_try(key: Any) -> TaskInstanceKey:
+    """The key of the try that follows a task instance's."""
+    return TaskInstanceKey(*key)._replace(try_number=key.try_number + 1)
 
 
 def is_task(workload: Any) -> TypeGuard[ExecuteTask]:
@@ -309,6 +316,7 @@ class AirflowTasks:
                     TaskInstance.queued_by_job_id,
                     TaskInstance.start_date,
                     TaskInstance.hostname,
+                    TaskInstance.retry_reason,
                 ).where(tuple_(*columns).in_(keys))
                 for row in session.execute(statement):
                     found[by_key[row.dag_id, row.task_id, row.run_id, row.map_index]] = Witness(
@@ -317,6 +325,7 @@ class AirflowTasks:
                         owner=None if row.queued_by_job_id is None else str(row.queued_by_job_id),
                         started_at=row.start_date,
                         host=row.hostname or None,
+                        retry_reason=row.retry_reason,
                     )
         return found
 
@@ -337,6 +346,31 @@ class AirflowTasks:
                     .values(queued_dttm=datetime.now(UTC))
                     .execution_options(synchronize_session=False)
                 )
+
+    def restart(self, attempt: Attempt, reason: str, after_s: float) -> bool:
+        """See ``ports.Tasks``; raises ``Unavailable`` too while somebody has locked the row.
+
+        It does what Airflow does with a running task that is cleared. The
+        failure that follows makes it a try of its own, in RESTARTING without
+        looking at retries; ``max_tries`` grows with it, so none is used up.
+        """
+        running = (
+            select(TaskInstance)
+            .where(TaskInstance.id == UUID(attempt.workload_id))
+            .where(TaskInstance.state == TaskInstanceState.RUNNING)
+            .where(TaskInstance.external_executor_id == attempt.id)
+            .with_for_update(of=TaskInstance, nowait=True)
+        )
+        with _short_session() as session:
+            ti = session.scalar(running)
+            if ti is None:
+                return False
+            ti.retry_reason = reason[:RETRY_REASON_MAX]
+            ti.retry_delay_override = after_s
+            ti.prepare_db_for_next_try(session)
+            ti.max_tries += 1
+            ti.state = TaskInstanceState.RESTARTING
+            return True
 
     def live_owners(self) -> frozenset[str]:
         """See ``ports.Tasks``."""

@@ -29,6 +29,7 @@ from hybrid_executor.lifecycle import (
     Ignore,
     Phase,
     Policy,
+    Restart,
     Resubmit,
     Retry,
     Succeed,
@@ -48,11 +49,19 @@ from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
 from hybrid_executor.ports import Backend, Clock, Ledger, Listener, Tasks
 from hybrid_executor.reconcile import Reconciler
+from hybrid_executor.restart import Restarts
 
 log = logging.getLogger("hybrid_executor")
 
 #: Waits that end for all attempts at once, when their backend answers again.
 AWAY = frozenset({Reason.BROKER_UNAVAILABLE, Reason.API_UNAVAILABLE})
+#: What an end is called in the task's event log; one that went well leaves no line there.
+EVENTS = {
+    Outcome.FAILED: "hybrid executor: failed",
+    Outcome.REPLACED: "hybrid executor: submitted again",
+    Outcome.REVOKED: "hybrid executor: withdrawn",
+    Outcome.RESTARTED: "hybrid executor: runs again",
+}
 
 
 class Controller:
@@ -93,6 +102,7 @@ class Controller:
             close=self._close,
         )
         self._undecided: list[tuple[BackendName, Observation]] = []
+        self._restarts = Restarts(ledger, tasks)
 
     # --- taking attempts in -------------------------------------------------------------
 
@@ -145,6 +155,7 @@ class Controller:
             return
         try:
             witnesses = self._witnesses_for(seen)
+            restarts = self._restarts.begin(self._known_of(seen))
         except Unavailable as error:
             log.warning("metadata database is away, %d observations wait: %s", len(seen), error)
             self._undecided = seen
@@ -163,7 +174,8 @@ class Controller:
             witness = witnesses.get(flight.attempt.address) if flight.attempt.address else None
             if witness and isinstance(observation, Ended):
                 self._note_unseen_start(flight, witness)
-            self._apply(flight, observation, decide(flight.view(), observation, witness, self._policy))
+            view = flight.view(restarts.get(flight.attempt.address, 0) if flight.attempt.address else 0)
+            self._apply(flight, observation, decide(view, observation, witness, self._policy))
         self._undecided.extend(self._reconciler.settle_strangers(strangers))
 
     def _note_unseen_start(self, flight: Flight, witness: Witness) -> None:
@@ -176,12 +188,13 @@ class Controller:
     ) -> Mapping[TaskAddress, Witness]:
         addresses = {
             flight.attempt.address
-            for _, observation in seen
-            if (flight := self.inflight.get(observation.submission.attempt_id))
-            and flight.attempt.address
-            and needs_witness(flight.view(), observation)
+            for flight, observation in self._known_of(seen)
+            if flight.attempt.address and needs_witness(flight.view(), observation)
         }
         return self._tasks.witnesses(addresses) if addresses else {}
+
+    def _known_of(self, seen: Iterable[tuple[BackendName, Observation]]) -> list[tuple[Flight, Observation]]:
+        return [(flight, o) for _, o in seen if (flight := self.inflight.get(o.submission.attempt_id))]
 
     def _apply(self, flight: Flight, observation: Observation, decision: Decision) -> None:
         match decision:
@@ -190,21 +203,17 @@ class Controller:
                     self._journal.let_go(flight.backend, observation.submission)
             case Advance():
                 self._advance(flight, decision)
-            case Retry(after_s=after_s, reason=reason, message=message):
-                flight.refusals += 1
-                self._note_wait(flight, reason, message)
-                self._note_presence(flight.backend, away=reason in AWAY)
-                self.inflight.back_off(flight, self._clock.monotonic_s() + after_s)
+            case Retry():
+                self._retry(flight, decision)
             case Resubmit(after_s=after_s, diagnosis=diagnosis):
                 self._resubmit(flight, after_s, diagnosis)
+            case Restart():
+                self._restart(flight, observation, decision)
             case Succeed():
                 self._close(flight, Outcome.SUCCEEDED, None)
                 self._listener.succeeded(flight.key)
             case Fail(diagnosis=diagnosis):
-                if isinstance(observation, Rejected):
-                    self._note_presence(flight.backend, away=False)
-                self._close(flight, Outcome.FAILED, diagnosis)
-                self._listener.failed(flight.key, diagnosis)
+                self._fail(flight, observation, diagnosis)
             case Close(outcome=outcome, diagnosis=diagnosis):
                 self._close(flight, outcome, diagnosis)
 
@@ -226,6 +235,18 @@ class Controller:
         if decision.reason:
             self._note_wait(flight, decision.reason, decision.message)
 
+    def _retry(self, flight: Flight, decision: Retry) -> None:
+        flight.refusals += 1
+        self._note_wait(flight, decision.reason, decision.message)
+        self._note_presence(flight.backend, away=decision.reason in AWAY)
+        self.inflight.back_off(flight, self._clock.monotonic_s() + decision.after_s)
+
+    def _fail(self, flight: Flight, observation: Observation, diagnosis: Diagnosis) -> None:
+        if isinstance(observation, Rejected):
+            self._note_presence(flight.backend, away=False)
+        self._close(flight, Outcome.FAILED, diagnosis)
+        self._listener.failed(flight.key, diagnosis)
+
     def _note_presence(self, backend: BackendName, *, away: bool) -> None:
         """Remember whether a backend answers what it is given."""
         if away:
@@ -241,21 +262,36 @@ class Controller:
         flight.reason_seen_s = self._clock.monotonic_s()
 
     def _resubmit(self, flight: Flight, after_s: float, diagnosis: Diagnosis) -> None:
-        self._log(flight, "replaced", f"{diagnosis.reason}: {diagnosis.message}")
-        self._listener.note(
-            flight.key,
-            "hybrid executor: submitted again",
-            f"submission {flight.number} ended before the task started: {diagnosis.reason} "
-            f"{diagnosis.message}; the next one follows in {after_s:.0f} s and uses no retry",
+        self._log(flight, "replaced", str(diagnosis))
+        self._tell_end(
+            flight,
+            Outcome.REPLACED,
+            diagnosis,
+            f"submission {flight.number} ended before the task started, and the next one follows in "
+            f"{after_s:.0f} s and uses no retry: {diagnosis.advice}",
         )
         self._journal.end(flight, Outcome.REPLACED, diagnosis)
         self.inflight.resubmit(flight, self._clock.monotonic_s() + after_s)
         flight.reason, flight.message = diagnosis.reason, diagnosis.message
 
+    def _restart(self, flight: Flight, observation: Observation, decision: Restart) -> None:
+        if not self._restarts.prepare(flight, decision):
+            self._undecided.append((flight.backend, observation))
+            return
+        self._close(flight, Outcome.RESTARTED, decision.diagnosis)
+        self._listener.restarted(flight.key, decision.diagnosis)
+
     def _close(self, flight: Flight, outcome: Outcome, diagnosis: Diagnosis | None) -> None:
-        self._log(flight, outcome, f"{diagnosis.reason}: {diagnosis.message}" if diagnosis else "")
+        self._log(flight, outcome, str(diagnosis or ""))
+        self._tell_end(flight, outcome, diagnosis, diagnosis.advice if diagnosis else "")
         self._journal.end(flight, outcome, diagnosis)
         self.inflight.remove(flight)
+
+    def _tell_end(self, flight: Flight, outcome: Outcome, diagnosis: Diagnosis | None, text: str) -> None:
+        """Every end is counted; what did not go well stands in the task's event log, whoever reported it."""
+        self._listener.ended(flight.backend, outcome, diagnosis.reason if diagnosis else None)
+        if text and outcome in EVENTS:
+            self._listener.note(flight.key, EVENTS[outcome], text)
 
     # --- submitting ---------------------------------------------------------------------
 

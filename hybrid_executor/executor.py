@@ -29,7 +29,8 @@ from hybrid_executor.lifecycle import Phase, Policy
 from hybrid_executor.model.attempt import Attempt, BackendName, Route, WorkloadKind
 from hybrid_executor.model.errors import ConfigError, LedgerUnavailable
 from hybrid_executor.model.observation import Diagnosis
-from hybrid_executor.model.record import SubmissionRecord
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.record import Outcome, SubmissionRecord
 from hybrid_executor.pods.build import PodSettings
 from hybrid_executor.ports import Backend, Ledger
 from hybrid_executor.routing import RoutingTable
@@ -263,10 +264,18 @@ class HybridExecutor(BaseExecutor):
 
     def failed(self, key: Hashable, diagnosis: Diagnosis) -> None:
         """See ``ports.Listener``."""
-        text = f"{diagnosis.reason}: {diagnosis.message}" if diagnosis.message else str(diagnosis.reason)
-        self.note(key, "hybrid executor: failed", text)
-        metrics.count_end(diagnosis.reason)
-        super().change_state(key, contract.failed_state(key), text)  # type: ignore[arg-type]
+        metrics.count_failure(diagnosis.reason)
+        super().change_state(key, contract.failed_state(key), diagnosis.advice)  # type: ignore[arg-type]
+
+    def restarted(self, key: Hashable, diagnosis: Diagnosis) -> None:
+        """See ``ports.Listener``; the reason stands in the event log of both tries."""
+        following = contract.next_try(key)
+        self.note(following, "hybrid executor: follows a try that did not count", diagnosis.advice)
+        super().change_state(key, contract.failed_state(key), diagnosis.advice)  # type: ignore[arg-type]
+
+    def ended(self, backend: BackendName, outcome: Outcome, reason: Reason | None) -> None:
+        """See ``ports.Listener``."""
+        metrics.count_end(backend, outcome, reason)
 
     def note(self, key: Hashable, event: str, text: str) -> None:
         """See ``ports.Listener``."""
@@ -346,11 +355,17 @@ class HybridExecutor(BaseExecutor):
         return {attempt.id for attempt in attempts} - set(rows)
 
     def _flight_of(self, attempt: Attempt, row: SubmissionRecord) -> Flight:
-        route = Route(backend=row.backend, rule=row.rule, pod_template_file=row.pod_template_file)
+        route = Route(
+            backend=row.backend,
+            rule=row.rule,
+            pod_template_file=row.pod_template_file,
+            retry_on=row.retry_on,
+            retry_limit=row.retry_limit,
+        )
         if self._routing:
-            # The ledger does not keep the pod defaults; a pod that is made anew has them by the same rule.
+            # The ledger does not keep what shapes the pod; one that is made anew has it by the same rule.
             now = self._routing.route(attempt.queue)
-            route = now if replace(now, pod_defaults=None) == route else route
+            route = now if replace(now, pod_defaults=None, fatal_wait_s=None) == route else route
         return Flight(
             attempt=replace(attempt, route=route, queued_at=row.queued_at),
             key=contract.key_of(attempt.address) if attempt.address else attempt.workload_id,

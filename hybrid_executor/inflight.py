@@ -75,7 +75,8 @@ class Flight:
         """Whether a process of it may exist: it is with its backend, or an answer may have been lost."""
         return self.is_sent or (self.phase is Phase.BACKOFF and self.recorded)
 
-    def view(self) -> AttemptView:
+    def view(self, restarts: int = 0) -> AttemptView:
+        """What a decision may know; ``restarts`` is the ledger's to say."""
         return AttemptView(
             attempt_id=self.attempt.id,
             kind=self.attempt.kind,
@@ -84,6 +85,9 @@ class Flight:
             number=self.number,
             refusals=self.refusals,
             revoked=self.revoked,
+            retry_on=self.attempt.route.retry_on,
+            retry_limit=self.attempt.route.retry_limit,
+            restarts=restarts,
         )
 
 

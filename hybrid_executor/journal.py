@@ -92,6 +92,8 @@ class Journal:
             backend=attempt.route.backend,
             rule=attempt.route.rule,
             pod_template_file=attempt.route.pod_template_file,
+            retry_on=attempt.route.retry_on,
+            retry_limit=attempt.route.retry_limit,
             scheduler_job=self._owner,
             queued_at=attempt.queued_at,
         )

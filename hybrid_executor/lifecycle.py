@@ -17,10 +17,12 @@ are closed silently; an attempt that the task instance no longer carries is
 closed silently, because its end is nobody's failure; an attempt that ended
 while the task instance is still QUEUED never started the task, so a new
 submission is made without using a retry, up to a limit; one that ended while
-it is RUNNING died without a word, and fails.
+it is RUNNING died without a word, and fails, unless its route says that such a
+death is to cost no retry: then Airflow is made to run the task again as if a
+user had cleared it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 
@@ -77,6 +79,11 @@ class AttemptView:
     refusals: int = 0
     #: Withdrawn by Airflow; nothing is told to Airflow any more.
     revoked: bool = False
+    #: Deaths of a running task that cost no retry, and how many of them in a row: the route's.
+    retry_on: frozenset[Reason] = frozenset()
+    retry_limit: int = 0
+    #: How many tries right before this one ended so.
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +98,8 @@ class Witness:
     #: When the task's process started, and on which host, as it told Airflow itself.
     started_at: datetime | None = None
     host: str | None = None
+    #: ``retry_reason``: why the last try did not count, if an executor or a policy said so.
+    retry_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,17 @@ class Resubmit:
 
 
 @dataclass(frozen=True, slots=True)
+class Restart:
+    """Have Airflow run the task as a new try that costs no retry, and close the attempt."""
+
+    diagnosis: Diagnosis
+    #: Before the new try begins.
+    after_s: float = 0.0
+    #: The task instance is prepared already; only Airflow's word to go on is missing.
+    prepared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Succeed:
     """Tell Airflow that the process ended well, and close the attempt."""
 
@@ -146,7 +166,7 @@ class Close:
     diagnosis: Diagnosis | None = None
 
 
-Decision = Ignore | Advance | Retry | Resubmit | Succeed | Fail | Close
+Decision = Ignore | Advance | Retry | Resubmit | Restart | Succeed | Fail | Close
 
 QUEUED = "queued"
 RUNNING = "running"
@@ -154,6 +174,8 @@ RESTARTING = "restarting"
 #: States of a task instance whose process ended and said so itself, and which no
 #: scheduler moves on from by itself: only here a SUCCESS event can do no harm.
 SETTLED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+#: How ``retry_reason`` begins where the executor wrote it.
+RESTARTED_BY = "hybrid executor: "
 #: States that say that the task's own code, or whoever killed it, ended it badly.
 ENDED_BADLY = frozenset({"failed", "up_for_retry", "upstream_failed"})
 
@@ -203,12 +225,15 @@ def _decide_end(view: AttemptView, end: Ended, witness: Witness | None, policy: 
     if witness.state == QUEUED:
         return _died_before_start(view, end, policy)
     if witness.state == RESTARTING:
+        if died_of := restart_diagnosis(witness.retry_reason):
+            return Restart(died_of, prepared=True)
         # A user cleared it while it ran; SUCCESS is the word that makes the scheduler go on.
         return Succeed()
     if witness.state == RUNNING:
-        return _died_running(view, end)
+        return _died_running(view, end, policy)
     # The outcome is the process's: a task that raises, and says so, ended its process in good order.
-    if witness.state in ENDED_BADLY and end.how is not How.SUCCEEDED:
+    # One whose task was killed for memory inside it says so itself, and its backend knows of what.
+    if witness.state in ENDED_BADLY and (end.how is not How.SUCCEEDED or end.diagnosis):
         return Close(Outcome.FAILED, end.diagnosis or Diagnosis(reason=Reason.ERROR))
     return Succeed() if witness.state in SETTLED else Close(Outcome.SUCCEEDED)
 
@@ -224,6 +249,8 @@ def _decide_other_end(view: AttemptView, end: Ended, policy: Policy) -> Decision
 
 def _died_before_start(view: AttemptView, end: Ended, policy: Policy) -> Decision:
     diagnosis = _diagnosis_of(end)
+    if end.for_good:
+        return Fail(diagnosis)
     if view.number < policy.submission_limit:
         return Resubmit(policy.backoff_s(view.number), diagnosis)
     return Fail(
@@ -236,15 +263,37 @@ def _died_before_start(view: AttemptView, end: Ended, policy: Policy) -> Decisio
     )
 
 
-def _died_running(view: AttemptView, end: Ended) -> Decision:
+def _died_running(view: AttemptView, end: Ended, policy: Policy) -> Decision:
     if end.how is How.ABSENT and view.backend is BackendName.CELERY:
         # A result store that lost its data is no proof that a worker died. The task's
         # own heartbeat, which Airflow watches, is.
         return Advance(Phase.STARTED)
-    if end.how is How.SUCCEEDED:
+    if end.how is How.SUCCEEDED and not end.diagnosis:
         message = "the process ended without an error but never told Airflow how the task ended"
         return Fail(Diagnosis(reason=Reason.LOST, message=message, exit_code=0))
-    return Fail(_diagnosis_of(end))
+    diagnosis = _diagnosis_of(end)
+    if diagnosis.reason not in view.retry_on:
+        return Fail(diagnosis)
+    if view.restarts < view.retry_limit:
+        return Restart(diagnosis, policy.backoff_s(view.restarts + 1))
+    text = f"{diagnosis.message or diagnosis.reason} (as did {view.restarts} tries before; its retry_limit)"
+    return Fail(replace(diagnosis, message=text))
+
+
+def restart_text(diagnosis: Diagnosis) -> str:
+    """What is written beside a task instance that the executor has run again."""
+    return f"{RESTARTED_BY}{diagnosis}"
+
+
+def restart_diagnosis(text: str | None) -> Diagnosis | None:
+    """Of what it died, if it was this executor that has it run again; None if a user did."""
+    if not text or not text.startswith(RESTARTED_BY):
+        return None
+    name, _, message = text.removeprefix(RESTARTED_BY).partition(": ")
+    try:
+        return Diagnosis(reason=Reason(name), message=message)
+    except ValueError:  # of a later release
+        return Diagnosis(reason=Reason.LOST, message=text)
 
 
 def _diagnosis_of(end: Ended) -> Diagnosis:

@@ -11,6 +11,7 @@ from hybrid_executor.inflight import Inflight
 from hybrid_executor.lifecycle import Phase
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.record import Outcome
 
 
 def emit_gauges(inflight: Inflight) -> None:
@@ -22,6 +23,12 @@ def emit_gauges(inflight: Inflight) -> None:
         stats.gauge("hybrid_executor.held", inflight.held(backend), tags={"backend": str(backend)})
 
 
-def count_end(reason: Reason) -> None:
-    """One attempt failed for ``reason``."""
+def count_failure(reason: Reason) -> None:
+    """Airflow was told that an attempt failed for ``reason``."""
     stats.incr("hybrid_executor.failures", tags={"reason": str(reason)})
+
+
+def count_end(backend: BackendName, outcome: Outcome, reason: Reason | None) -> None:
+    """One submission has ended, whether Airflow was told or not."""
+    tags = {"backend": str(backend), "outcome": str(outcome), "reason": str(reason or "none")}
+    stats.incr("hybrid_executor.ends", tags=tags)

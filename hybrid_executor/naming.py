@@ -21,6 +21,8 @@ LABEL_ATTEMPT = "hybrid-executor/attempt"
 LABEL_SUBMISSION = "hybrid-executor/submission"
 #: Whose it is where several Airflows share a namespace: their scheduler jobs have the same numbers.
 LABEL_DEPLOYMENT = "hybrid-executor/deployment"
+#: Seconds for which a wait may stay fatal, where the pod's route says so.
+ANNOTATION_FATAL_WAIT = "hybrid-executor/fatal-wait-s"
 #: The stock label that names the scheduler job which answers for a pod.
 LABEL_OWNER = "airflow-worker"
 #: The stock label that marks every pod of an executor.

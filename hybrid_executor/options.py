@@ -100,6 +100,19 @@ has started. Then the try fails. None of this uses up a retry of the task.
 """,
     ),
     Option(
+        name="fatal_wait_s",
+        type="float",
+        default="0",
+        example="600",
+        description="""\
+For how many seconds a pod may wait for what ``[kubernetes_executor]
+worker_pod_pending_fatal_container_state_reasons`` calls fatal: an image that can't be pulled, a secret
+that is missing. 0 gives such a pod up at once, and the next submission makes another, up to
+``submission_limit``. With a limit the node goes on trying for so long, and then the try fails.
+A route's own ``fatal_wait_s`` goes before it.
+""",
+    ),
+    Option(
         name="token_life_s",
         type="integer",
         default=None,

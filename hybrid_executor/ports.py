@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from hybrid_executor.lifecycle import Witness
 from hybrid_executor.model.attempt import Attempt, BackendName, Submission, SubmissionId, TaskAddress
 from hybrid_executor.model.observation import Diagnosis, Observation
-from hybrid_executor.model.record import Change, SubmissionRecord
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
 
 
 class Clock(Protocol):
@@ -99,6 +100,9 @@ class Ledger(Protocol):
     def find(self, attempt_ids: Collection[str]) -> Mapping[str, SubmissionRecord]:
         """The newest submission of each attempt that is known; one query."""
 
+    def restarts(self, addresses: Collection[TaskAddress]) -> Mapping[TaskAddress, int]:
+        """How many tries in a row, right before each address's own, ended as ``restarted``; one query."""
+
     def open_elsewhere(self, live_owners: Collection[str], limit: int) -> list[SubmissionRecord]:
         """Open rows whose ``scheduler_job`` is not among ``live_owners``, oldest first."""
 
@@ -114,6 +118,14 @@ class Tasks(Protocol):
 
     def live_owners(self) -> frozenset[str]:
         """Job ids of the schedulers that live."""
+
+    def restart(self, attempt: Attempt, reason: str, after_s: float) -> bool:
+        """Turn a running task instance into one that runs again in ``after_s`` seconds and costs no retry.
+
+        In one transaction, and only if it is still running as this attempt:
+        False means that it is not. It then is RESTARTING, with ``reason`` as its
+        ``retry_reason``, and waits for the word that its process has failed.
+        """
 
     def parcel(self, attempt: Attempt) -> Any | None:
         """The workload of an adopted attempt, made anew; None if it is not to run any more."""
@@ -131,6 +143,12 @@ class Listener(Protocol):
     def succeeded(self, key: Hashable) -> None: ...
 
     def failed(self, key: Hashable, diagnosis: Diagnosis) -> None: ...
+
+    def restarted(self, key: Hashable, diagnosis: Diagnosis) -> None:
+        """The task instance is RESTARTING; a failure is the word that makes Airflow go on with a new try."""
+
+    def ended(self, backend: BackendName, outcome: Outcome, reason: Reason | None) -> None:
+        """A submission is closed, whether Airflow is told or not."""
 
     def note(self, key: Hashable, event: str, text: str) -> None:
         """A line in the task instance's event log."""

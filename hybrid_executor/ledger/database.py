@@ -10,6 +10,7 @@ that turns out to be dead (the database was restarted) is replaced and the call
 repeated once: the pool need not test connections before it hands them out.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -19,8 +20,16 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hybrid_executor.ledger import statements
-from hybrid_executor.ledger.rows import Row, change_row_of, folded, in_order, record_of, row_of
-from hybrid_executor.model.attempt import SubmissionId
+from hybrid_executor.ledger.rows import (
+    Row,
+    change_row_of,
+    folded,
+    in_a_row,
+    in_order,
+    record_of,
+    row_of,
+)
+from hybrid_executor.model.attempt import SubmissionId, TaskAddress
 from hybrid_executor.model.errors import LedgerUnavailable
 from hybrid_executor.model.record import Change, SubmissionRecord
 
@@ -79,6 +88,14 @@ class DatabaseLedger:
             known |= {record.id.attempt_id: record for record in self._read(statements.by_attempt(batch))}
         return known
 
+    def restarts(self, addresses: Collection[TaskAddress]) -> Mapping[TaskAddress, int]:
+        """How many tries in a row, right before each address's own, ended as restarted."""
+        tries: defaultdict[statements.TaskKey, list[int]] = defaultdict(list)
+        for batch in _batches(sorted({_key(address) for address in addresses})):
+            for dag_id, run_id, task_id, map_index, try_number in self._run(_reading(batch)):
+                tries[dag_id, run_id, task_id, map_index].append(try_number)
+        return {a: in_a_row(tries[_key(a)], a.try_number) for a in addresses}
+
     def open_elsewhere(self, live_owners: Collection[str], limit: int) -> list[SubmissionRecord]:
         """Open rows whose ``scheduler_job`` is not among ``live_owners``, oldest first."""
         return self._read(statements.open_of_others(sorted(live_owners), limit))
@@ -104,6 +121,14 @@ class DatabaseLedger:
     def _transact(self, work: Callable[[Connection], _T]) -> _T:
         with self._engine.begin() as connection:
             return work(connection)
+
+
+def _key(address: TaskAddress) -> statements.TaskKey:
+    return address.dag_id, address.run_id, address.task_id, address.map_index
+
+
+def _reading(keys: Sequence[statements.TaskKey]) -> Callable[[Connection], Sequence[Any]]:
+    return lambda connection: connection.execute(statements.restarted_tries(keys)).all()
 
 
 @contextmanager

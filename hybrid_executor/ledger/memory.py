@@ -7,12 +7,13 @@ that connection roll back.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from hybrid_executor.ledger.rows import apply, folded
-from hybrid_executor.model.attempt import SubmissionId
+from hybrid_executor.ledger.rows import apply, folded, in_a_row
+from hybrid_executor.model.attempt import SubmissionId, TaskAddress
 from hybrid_executor.model.errors import LedgerUnavailable
-from hybrid_executor.model.record import Change, SubmissionRecord
+from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
 
 
 class MemoryLedger:
@@ -62,6 +63,17 @@ class MemoryLedger:
         self._reach()
         return {
             record.id.attempt_id: record for record in self.records if record.id.attempt_id in attempt_ids
+        }
+
+    def restarts(self, addresses: Collection[TaskAddress]) -> Mapping[TaskAddress, int]:
+        """How many tries in a row, right before each address's own, ended as restarted."""
+        self._reach()
+        ended = [r.address for r in self.records if r.outcome is Outcome.RESTARTED and r.address]
+        return {
+            a: in_a_row(
+                (e.try_number for e in ended if replace(e, try_number=a.try_number) == a), a.try_number
+            )
+            for a in addresses
         }
 
     def open_elsewhere(self, live_owners: Collection[str], limit: int) -> list[SubmissionRecord]:

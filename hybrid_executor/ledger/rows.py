@@ -54,6 +54,8 @@ def row_of(record: SubmissionRecord) -> Row:
         "waits_for": record.waits_for and record.waits_for.value,
         "outcome": record.outcome and record.outcome.value,
         "reason": record.reason and record.reason.value,
+        "retry_on": ",".join(sorted(record.retry_on)) or None,
+        "retry_limit": record.retry_limit or None,
     }
 
 
@@ -72,6 +74,8 @@ def record_of(row: Any) -> SubmissionRecord:
         waits_for=_reason(row["waits_for"]),
         outcome=Outcome(row["outcome"]) if row["outcome"] else None,
         reason=_reason(row["reason"]),
+        retry_on=frozenset(r for text in (row["retry_on"] or "").split(",") if (r := _reason(text))),
+        retry_limit=row["retry_limit"] or 0,
     )
 
 
@@ -108,6 +112,14 @@ def folded(changes: Iterable[Change]) -> list[Change]:
         elif earlier.ended_at is None:
             by_id[change.id] = replace(earlier, **_set_values(change))
     return [by_id[key] for key in sorted(by_id)]
+
+
+def in_a_row(tries: Iterable[int], before: int) -> int:
+    """How many of the tries lie right before one, without a gap."""
+    known, count = set(tries), 0
+    while before - count - 1 in known:
+        count += 1
+    return count
 
 
 def in_order(records: Sequence[SubmissionRecord]) -> list[SubmissionRecord]:

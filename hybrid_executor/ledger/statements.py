@@ -25,13 +25,17 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from hybrid_executor.ledger.rows import CHANGEABLE_COLUMNS, Row
 from hybrid_executor.ledger.tables import submission
+from hybrid_executor.model.record import Outcome
 
+#: dag, run, task, map index.
+TaskKey = tuple[str, str, str, int]
 #: One dictionary of arrays, or a list of rows for the driver to repeat.
 Parameters = dict[str, list[Any]] | list[Row]
 
@@ -97,6 +101,14 @@ def by_attempt(attempt_ids: Collection[str]) -> Select[Any]:
         select(submission)
         .where(submission.c.attempt_id.in_(attempt_ids))
         .order_by(submission.c.attempt_id, submission.c.submission)
+    )
+
+
+def restarted_tries(tasks: Collection[TaskKey]) -> Select[Any]:
+    """The tries of these tasks that ended as restarted: the task's key and the try."""
+    key = (submission.c.dag_id, submission.c.run_id, submission.c.task_id, submission.c.map_index)
+    return select(*key, submission.c.try_number).where(
+        tuple_(*key).in_(tasks), submission.c.outcome == Outcome.RESTARTED.value
     )
 
 

@@ -128,6 +128,9 @@ submission = Table(
     Column("reason", String(32)),
     Column("message", CleanText()),
     Column("exit_code", Integer),
+    #: Reasons, separated by commas; NULL where the route has none.
+    Column("retry_on", CleanText()),
+    Column("retry_limit", Integer),
     Index("hybrid_submission_task_idx", "dag_id", "run_id", "task_id", "map_index"),
     Index("hybrid_submission_queued_at_idx", "queued_at"),
 )

@@ -13,6 +13,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from hybrid_executor.model.reason import Reason
+
 
 class BackendName(StrEnum):
     """Where a submission runs."""
@@ -52,6 +54,12 @@ class Route:
     pod_template_file: str | None = None
     #: A partial pod manifest laid over the template; Kubernetes only.
     pod_defaults: Mapping[str, Any] | None = None
+    #: Ends of a running task after which Airflow runs it again without using a retry; Kubernetes only.
+    retry_on: frozenset[Reason] = frozenset()
+    #: How many tries in a row may end so.
+    retry_limit: int = 0
+    #: For how long a pod may wait for something that may never come; None is the executor's own setting.
+    fatal_wait_s: float | None = None
 
 
 class SubmissionId(NamedTuple):

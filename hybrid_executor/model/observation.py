@@ -31,6 +31,15 @@ class Diagnosis:
     message: str = ""
     exit_code: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}" if self.message else str(self.reason)
+
+    @property
+    def advice(self) -> str:
+        """All of it in one line: what happened, and what to do."""
+        hint = self.reason.hint
+        return f"{self} -> {hint}" if hint else str(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -81,6 +90,8 @@ class Ended:
     submission: SubmissionId
     how: How
     diagnosis: Diagnosis | None = None
+    #: A further submission would end in the same way.
+    for_good: bool = False
 
 
 Observation = Accepted | Waiting | Rejected | Started | Ended

@@ -1,9 +1,11 @@
-"""The stable set of reasons: why an attempt waits, and why it ended.
+"""The stable set of reasons: why an attempt waits, and why it ended; and for each what to do about it.
 
 The values are a contract: they stand in the ledger, in metrics, in logs and
-in the documentation, and a released one is never renamed.
+in the documentation, and a released one is never renamed. The hints are words
+for the person on call and may be bettered at any time.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -70,3 +72,47 @@ class Reason(StrEnum):
     REVOKED = "Revoked"
     #: The scheduler's own record says that it is over; the backend's word never came.
     SETTLED = "Settled"
+
+    @property
+    def hint(self) -> str:
+        """What to do about it; empty where there is nothing to do."""
+        return _HINTS.get(self, "")
+
+
+#: Ends of a task that was running and is none the worse for it: a route may have Airflow run it again.
+RESTARTABLE = frozenset({Reason.EVICTED, Reason.PREEMPTED, Reason.NODE_LOST, Reason.OOM_KILLED})
+
+_HINTS: Mapping[Reason, str] = {
+    Reason.HELD: "raise celery_parallelism or kubernetes_parallelism",
+    Reason.PARALLELISM: "raise [core] parallelism",
+    Reason.EARLIER_ATTEMPT: "wait until it has ended",
+    Reason.ROUTES_INVALID: "`airflow hybrid routes` shows what is wrong",
+    Reason.LEDGER_UNAVAILABLE: "`airflow hybrid doctor` says what is missing",
+    Reason.BROKER_UNAVAILABLE: "`airflow hybrid doctor` says what is missing",
+    Reason.IN_QUEUE: "start workers for that queue",
+    Reason.API_UNAVAILABLE: "`airflow hybrid doctor` says what is missing",
+    Reason.QUOTA: (
+        "raise the quota that the message names, set kubernetes_parallelism below it, "
+        "or give the pod the requests that it wants"
+    ),
+    Reason.CONFLICT: "wait; the namespace may be terminating",
+    Reason.THROTTLED: "wait",
+    Reason.FORBIDDEN: "`airflow hybrid doctor` names missing verbs; the message names the rest",
+    Reason.POD_PENDING: "`kubectl describe pod` says what it waits for",
+    Reason.UNSCHEDULABLE: "look at its requests, selectors and tolerations, and at the cluster's autoscaler",
+    Reason.IMAGE_PULL: "correct the image's name or the pull secret, or see whether the registry answers",
+    Reason.CONTAINER_CONFIG: "create what the message names, or correct the pod template or override",
+    Reason.VOLUME: "look at the claim, and at the nodes that may mount it",
+    Reason.INVALID_POD: "correct the layer and the field that the message names",
+    Reason.REFUSED: "the message is the policy's own: change the pod or the policy",
+    Reason.ERROR: "read the task's log",
+    Reason.OOM_KILLED: "raise the memory limit, or have the task use less",
+    Reason.EVICTED: "set requests nearer to the use, or let the route retry_on it",
+    Reason.PREEMPTED: "give the route a priority class, or let it retry_on it",
+    Reason.DEADLINE_EXCEEDED: "raise activeDeadlineSeconds",
+    Reason.INIT_FAILED: "read the log of the container that the message names",
+    Reason.NODE_LOST: "look at the node, or let the route retry_on it",
+    Reason.POD_DELETED: "the audit log of the cluster says who deleted it",
+    Reason.WORKER_LOST: "look at the worker's log and memory",
+    Reason.LOST: "the message says more; look at the broker's persistence, or at who deletes pods",
+}

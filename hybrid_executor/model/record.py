@@ -17,6 +17,8 @@ class Outcome(StrEnum):
     REPLACED = "replaced"
     #: Withdrawn by Airflow or a user.
     REVOKED = "revoked"
+    #: Its process died while the task ran, and Airflow runs the task again without using a retry.
+    RESTARTED = "restarted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,9 @@ class SubmissionRecord:
     backend: BackendName
     rule: str
     pod_template_file: str | None = None
+    #: Of the route, for whoever adopts it.
+    retry_on: frozenset[Reason] = frozenset()
+    retry_limit: int = 0
     #: The scheduler's job id that answers for it.
     scheduler_job: str
     queued_at: datetime

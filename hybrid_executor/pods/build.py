@@ -18,6 +18,7 @@ from typing import Any
 from hybrid_executor.model.attempt import Submission, TaskAddress
 from hybrid_executor.model.errors import InvalidPod
 from hybrid_executor.naming import (
+    ANNOTATION_FATAL_WAIT,
     LABEL_ATTEMPT,
     LABEL_EXECUTOR,
     LABEL_OWNER,
@@ -29,6 +30,9 @@ from hybrid_executor.pods.template import BASE, PodTemplate
 ENV_EXECUTOR = "AIRFLOW__CORE__EXECUTOR"
 ENV_IN_POD = "AIRFLOW_IS_K8S_EXECUTOR_POD"
 LABEL_MAX = 63
+#: What runs a workload in a pod; both take the same arguments.
+ENTRY_STOCK = "airflow.sdk.execution_time.execute_workload"
+ENTRY_RESTARTING = "hybrid_executor.worker.task"
 
 #: Every path at which our pod differs from the stock one, and why. Lists are addressed by name.
 STOCK_DIFFERENCES: Mapping[tuple[str, ...], str] = {
@@ -86,7 +90,7 @@ def build_pod(submission: Submission, template: PodTemplate, settings: PodSettin
     metadata["namespace"] = settings.namespace
     metadata["labels"] = {**(metadata.get("labels") or {}), **stock_labels(address, settings)}
     metadata["annotations"] = {**(metadata.get("annotations") or {}), **stock_annotations(address)}
-    _fill_base(pod["spec"]["containers"][0], submission.payload, settings)
+    _fill_base(pod["spec"]["containers"][0], submission, settings)
     return seal(pod, submission, settings)
 
 
@@ -112,6 +116,9 @@ def seal(pod: dict[str, Any], submission: Submission, settings: PodSettings) -> 
         LABEL_ATTEMPT: submission.attempt.id,
         LABEL_SUBMISSION: str(submission.number),
     }
+    if (limit_s := submission.attempt.route.fatal_wait_s) is not None:
+        annotations = metadata.get("annotations") or {}
+        metadata["annotations"] = {**annotations, ANNOTATION_FATAL_WAIT: f"{limit_s:g}"}
     spec["restartPolicy"] = "Never"
     return pod
 
@@ -162,14 +169,8 @@ def safe_label(text: str) -> str:
     return f"{safe[: LABEL_MAX - len(tail) - 1]}-{tail}" if safe else tail
 
 
-def _fill_base(container: dict[str, Any], payload: str, settings: PodSettings) -> None:
-    container["args"] = [
-        "python",
-        "-m",
-        "airflow.sdk.execution_time.execute_workload",
-        "--json-string",
-        payload,
-    ]
+def _fill_base(container: dict[str, Any], submission: Submission, settings: PodSettings) -> None:
+    container["args"] = ["python", "-m", entry_point(submission), "--json-string", submission.payload]
     if settings.image:
         container["image"] = settings.image
     own = {**settings.env, ENV_EXECUTOR: settings.executor}
@@ -177,6 +178,11 @@ def _fill_base(container: dict[str, Any], payload: str, settings: PodSettings) -
         *_with_values(container.get("env") or [], own),
         {"name": ENV_IN_POD, "value": "True"},
     ]
+
+
+def entry_point(submission: Submission) -> str:
+    """The module that runs the workload: the stock one, unless its route restarts what was told to stop."""
+    return ENTRY_RESTARTING if submission.attempt.route.retry_on else ENTRY_STOCK
 
 
 def _with_values(env: list[dict[str, Any]], own: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ class PodView:
     started: bool
     #: Why it does not run yet, or may not run any more; None once it has ended or while all is well.
     waits: Diagnosis | None = None
-    #: Why it failed, or is being deleted; None in every other phase.
+    #: Why it failed, or is being deleted, or what went wrong in one that succeeded.
     diagnosis: Diagnosis | None = None
 
     @property
@@ -102,7 +102,6 @@ def observe(pod: Mapping[str, Any]) -> PodView:
     """Read one pod; total for every pod that an API server can return."""
     reading = _Reading(pod)
     phase = reading.phase()
-    failed = phase in (PodPhase.FAILED, PodPhase.DELETING)
     open_ = phase in (PodPhase.PENDING, PodPhase.RUNNING)
     return PodView(
         name=reading.metadata.get("name") or "",
@@ -114,8 +113,14 @@ def observe(pod: Mapping[str, Any]) -> PodView:
         node=reading.spec.get("nodeName"),
         started=reading.started(),
         waits=reading.waits() if open_ else None,
-        diagnosis=reading.failure() if failed else None,
+        diagnosis=_diagnosis_in(phase, reading),
     )
+
+
+def _diagnosis_in(phase: PodPhase, reading: "_Reading") -> Diagnosis | None:
+    if phase in (PodPhase.FAILED, PodPhase.DELETING):
+        return reading.failure()
+    return reading.blemish() if phase is PodPhase.SUCCEEDED else None
 
 
 def _submission(labels: Mapping[str, str]) -> SubmissionId | None:
@@ -215,6 +220,14 @@ class _Reading:
 
     def failure(self) -> Diagnosis:
         return next(cause for cause in self._causes() if cause is not None)
+
+    def blemish(self) -> Diagnosis | None:
+        """The kernel killed a process inside for memory; the container's own lived on and ended well."""
+        ended = self.state("terminated") or {}
+        if ended.get("reason") != "OOMKilled":
+            return None
+        text = f"a process inside was killed: container {self.main_name} {self._memory(self.main_name)}"
+        return _diagnosis(Reason.OOM_KILLED, text, ended.get("message"), self._exit_code())
 
     def _causes(self) -> Iterator[Diagnosis | None]:
         """What can explain the end, the most telling first."""

@@ -6,6 +6,9 @@
         backend: kubernetes
         pod_template: gpu.yaml          # optional; relative to the routes file
         pod: {spec: {priorityClassName: high}}   # optional; laid over the template
+        retry_on: [Evicted, NodeLost]   # optional; deaths that cost no retry of the task
+        retry_limit: 3                  # of so many tries in a row
+        fatal_wait_s: 600               # optional; for a missing image or secret
 
 Decides what is wrong with it and says everything at once, each problem with
 its line; never opens a file (neither this one nor the pod templates). Called
@@ -24,11 +27,16 @@ from yaml.reader import ReaderError
 
 from hybrid_executor.model.attempt import BackendName, Route
 from hybrid_executor.model.errors import ConfigError
+from hybrid_executor.model.reason import Reason
 from hybrid_executor.routing.globs import covers
 from hybrid_executor.routing.table import QueueRule
 
 #: Keys of a rule that a later version will define; refused by name so that no file means two things.
-RESERVED_KEYS = ("namespace", "cluster", "retry_on", "limits")
+RESERVED_KEYS = ("namespace", "cluster", "limits")
+#: ``retry_limit`` where a rule gives none.
+RETRY_LIMIT = 3
+#: Keys that mean something for a pod alone.
+POD_KEYS = ("pod_template", "pod", "retry_on", "retry_limit", "fatal_wait_s")
 
 Path = tuple[str | int, ...]
 Problem = tuple[Path, str]
@@ -61,6 +69,17 @@ class _Rule(_Strict):
     backend: Literal["celery", "kubernetes"]
     pod_template: Annotated[str, Field(min_length=1)] | None = None
     pod: _Pod | None = None
+    #: ``model.reason.RESTARTABLE``, spelled out for the message.
+    retry_on: (
+        Annotated[
+            list[Literal["Evicted", "Preempted", "NodeLost", "OOMKilled"]],
+            BeforeValidator(_as_list),
+            Field(min_length=1),
+        ]
+        | None
+    ) = None
+    retry_limit: Annotated[int, Field(ge=1)] | None = None
+    fatal_wait_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class _File(_Strict):
@@ -96,6 +115,9 @@ def _rules(file: _File, source: str) -> Iterator[QueueRule]:
                     rule=f"{path.name} rule {number}: queue {pattern}",
                     pod_template_file=template,
                     pod_defaults=rule.pod.model_dump(exclude_unset=True) if rule.pod else None,
+                    retry_on=frozenset(Reason(name) for name in rule.retry_on or ()),
+                    retry_limit=(rule.retry_limit or RETRY_LIMIT) if rule.retry_on else 0,
+                    fatal_wait_s=rule.fatal_wait_s,
                 ),
             )
 
@@ -203,9 +225,11 @@ def _meaning(data: Any) -> Iterator[Problem]:
 
 
 def _pod_keys(index: int, rule: Mapping[str, Any]) -> Iterator[Problem]:
-    for key in ("pod_template", "pod"):
+    for key in POD_KEYS:
         if key in rule and rule.get("backend") == BackendName.CELERY:
             yield ("routes", index, key), "is for backend kubernetes; remove it or change the backend"
+    if "retry_limit" in rule and "retry_on" not in rule:
+        yield ("routes", index, "retry_limit"), "has no effect without retry_on; add that or remove it"
 
 
 def _pods(data: Any, check_pod: CheckPod) -> Iterator[Problem]:

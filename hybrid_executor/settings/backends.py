@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.kubernetes.config import FATAL_WAITING_REASONS, KubernetesConfig
+from hybrid_executor.options import SECTION, default
 from hybrid_executor.settings.reader import Reader
 
 KUBERNETES = "kubernetes_executor"
@@ -44,6 +45,7 @@ def kubernetes_config(read: Reader) -> KubernetesConfig:
                 ",".join(FATAL_WAITING_REASONS),
             )
         ),
+        fatal_wait_s=read.seconds(SECTION, "fatal_wait_s", float(default("fatal_wait_s"))),
         delete_worker_pods=read.boolean(KUBERNETES, "delete_worker_pods", True),
         delete_worker_pods_on_failure=read.boolean(KUBERNETES, "delete_worker_pods_on_failure", False),
         delete_options=read.mapping(KUBERNETES, "delete_option_kwargs"),

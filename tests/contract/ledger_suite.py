@@ -72,6 +72,8 @@ def a_full_record(**values: Any) -> SubmissionRecord:
             "reason": Reason.OOM_KILLED,
             "message": "container base: OOMKilled, limit 512Mi ✗",
             "exit_code": 137,
+            "retry_on": frozenset({Reason.OOM_KILLED, Reason.EVICTED}),
+            "retry_limit": 3,
         }
         | values
     )
@@ -135,6 +137,33 @@ class LedgerSuite:
         ledger.record([record, replace(record, queue="other")], [])
         assert ledger.find([record.id.attempt_id])[record.id.attempt_id] == record
 
+    # --- tries that cost no retry -------------------------------------------------
+
+    def test_restarts_in_a_row_are_counted_and_another_end_begins_anew(self, ledger: Ledger) -> None:
+        address = a_record().address
+        assert address
+        ends = {1: Outcome.RESTARTED, 2: Outcome.FAILED, 3: Outcome.RESTARTED, 4: Outcome.RESTARTED}
+        rows = [
+            a_record(address=replace(address, try_number=number), outcome=outcome, ended_at=START)
+            for number, outcome in ends.items()
+        ]
+        ledger.record(rows, [])
+        expected = {1: 0, 2: 1, 3: 0, 4: 1, 5: 2, 6: 0}
+        asked = {number: replace(address, try_number=number) for number in expected}
+        found = ledger.restarts(asked.values())
+        assert {number: found[asked[number]] for number in expected} == expected
+
+    def test_restarts_of_another_task_or_map_index_are_not_counted(self, ledger: Ledger) -> None:
+        address = a_record().address
+        assert address
+        others = [
+            replace(address, **{name: value}, try_number=1)
+            for name, value in (("dag_id", "x"), ("run_id", "x"), ("task_id", "x"), ("map_index", 4))
+        ]
+        ledger.record([a_record(address=o, outcome=Outcome.RESTARTED, ended_at=START) for o in others], [])
+        assert ledger.restarts([address]) == {address: 0}
+        assert ledger.restarts([]) == {}
+
     # --- changes -----------------------------------------------------------------
 
     def test_a_change_sets_what_it_names_and_leaves_the_rest(self, ledger: Ledger) -> None:
@@ -147,7 +176,8 @@ class LedgerSuite:
     def test_a_change_can_set_every_column_that_it_has(self, ledger: Ledger) -> None:
         full = a_full_record()
         bare = a_record(attempt=full.id.attempt_id, workload_id=full.workload_id)
-        bare = replace(bare, pod_template_file=full.pod_template_file)
+        kept = {name: getattr(full, name) for name in ("pod_template_file", "retry_on", "retry_limit")}
+        bare = replace(bare, **kept)
         change = Change(
             id=full.id,
             scheduler_job=full.scheduler_job,

@@ -166,3 +166,47 @@ def test_a_witness_knows_when_and_where_the_task_started(scheduler_side):
     witness = side.tasks.witnesses({side.address})[side.address]
     assert witness.host == "worker-7"
     assert abs(witness.started_at - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_only_a_task_that_runs_as_this_attempt_is_made_to_run_again(side):
+    for state, attempt_id in (("queued", ATTEMPT), ("failed", ATTEMPT), ("running", str(uuid4()))):
+        side.set(state, attempt_id)
+        assert not side.tasks.restart(attempt(side), "Evicted", 1.0)
+        assert side.tasks.witnesses({side.address})[side.address].state == state
+    side.set("running")
+    assert side.tasks.restart(attempt(side), "Evicted: drained", 1.0)
+    witness = side.tasks.witnesses({side.address})[side.address]
+    assert (witness.state, witness.attempt_id) == ("restarting", ATTEMPT)
+    assert witness.retry_reason == "Evicted: drained"
+    assert not side.tasks.restart(attempt(side), "Evicted", 1.0), "once is enough"
+
+
+def test_a_database_that_is_away_restarts_nothing(side):
+    side.break_it()
+    with pytest.raises(Unavailable):
+        side.tasks.restart(attempt(side), "Evicted", 1.0)
+
+
+def test_a_restart_keeps_the_try_in_the_history_and_the_retries_as_they_were(scheduler_side):
+    side = Real(scheduler_side)
+    side.set("running")
+    side.sql("update task_instance set try_number = 2, max_tries = 3, start_date = now()")
+    assert side.tasks.restart(attempt(side), "x" * 1000, 2.5)
+    (row,) = side.sql("select * from task_instance where task_id = 'work'")
+    assert (row["try_number"], row["max_tries"], row["retry_delay_override"]) == (2, 4, 2.5)
+    assert str(row["id"]) != side.ti_id, "a process that lives on is refused from now on"
+    (past,) = side.sql("select * from task_instance_history where task_id = 'work'")
+    assert (past["try_number"], past["state"], past["retry_reason"]) == (2, "failed", "x" * 500)
+    assert str(past["task_instance_id"]) == side.ti_id
+
+
+def test_a_row_that_somebody_has_locked_is_restarted_later(scheduler_side):
+    from airflow import settings
+
+    side = Real(scheduler_side)
+    side.set("running")
+    with settings.engine.begin() as other:
+        other.execute(text("select 1 from task_instance where task_id = 'work' for update"))
+        with pytest.raises(Unavailable):
+            side.tasks.restart(attempt(side), "Evicted", 1.0)
+    assert side.tasks.restart(attempt(side), "Evicted", 1.0)

@@ -1,5 +1,6 @@
 """The whole executor under the real scheduler's code, with backends in memory."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -208,3 +209,114 @@ def test_a_heartbeat_without_a_change_asks_nobody_anything(rig):
     for _ in range(5):
         rig.executor.heartbeat()
     assert statements == []
+
+
+EVICTED = Diagnosis(reason=Reason.EVICTED, message="the node was low on memory")
+
+
+class Deaths:
+    """One task on a queue whose route forgives evictions, and how its tries end."""
+
+    def __init__(self, rig: Rig, retries: int) -> None:
+        self.rig = rig
+        rig.side.serialize(celery=0, kubernetes=1, retries=retries)
+        rig.side.trigger()
+
+    def die(self, diagnosis: Diagnosis) -> str:
+        """Run the next try until it dies so; the task's state after that."""
+        self._until("queued")
+        [flight] = self.rig.executor.controller.inflight
+        self.rig.sql(
+            "update task_instance set state = 'running', start_date = now(), end_date = null,"
+            " retry_reason = null, last_heartbeat_at = now() where external_executor_id = :a",
+            a=flight.attempt.id,
+        )
+        self.rig.worlds[KUBERNETES].start(flight.id)
+        self.rig.worlds[KUBERNETES].end(flight.id, How.FAILED, diagnosis)
+        self.rig.loops(1)
+        return self.state()
+
+    def state(self) -> str:
+        return self.rig.side.states()["pod", 0]
+
+    def _until(self, state: str) -> None:
+        deadline = time.monotonic() + 30
+        while self.state() != state:
+            assert time.monotonic() < deadline, self.state()
+            self.rig.loops(1)
+
+
+@pytest.fixture
+def deaths(rig, tmp_path):
+    def make(retries: int) -> Deaths:
+        routes = tmp_path / "routes.yaml"
+        rule = "{queue: kubernetes, backend: kubernetes, retry_on: [Evicted], retry_limit: 2}"
+        routes.write_text(f"version: 1\nroutes:\n  - {rule}\n")
+        settings = {"hybrid_executor__routes_file": routes, "hybrid_executor__backoff_first_s": 0.1}
+        return Deaths(rig(**settings), retries)
+
+    return make
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_death_that_the_route_forgives_leaves_a_task_all_its_retries_af45184(deaths, retries):
+    deaths = deaths(retries)
+    own = Diagnosis(reason=Reason.ERROR, message="exit code 1")
+    assert deaths.die(EVICTED) == "up_for_retry"
+    assert [deaths.die(own) for _ in range(retries)] == ["up_for_retry"] * retries
+    assert deaths.die(own) == "failed"
+
+
+def test_deaths_are_forgiven_up_to_the_routes_limit_and_both_tries_say_why(deaths):
+    deaths = deaths(0)
+    assert [deaths.die(EVICTED) for _ in range(3)] == ["up_for_retry", "up_for_retry", "failed"]
+    sql = deaths.rig.sql
+    history = sql("select try_number, state, retry_reason from task_instance_history order by try_number")
+    assert [(row["try_number"], row["state"]) for row in history] == [(1, "failed"), (2, "failed")]
+    assert all("Evicted: the node was low on memory" in row["retry_reason"] for row in history)
+    rows = sql("select try_number, outcome, reason from hybrid_submission order by try_number")
+    assert [(row["try_number"], row["outcome"]) for row in rows] == [
+        (1, "restarted"),
+        (2, "restarted"),
+        (3, "failed"),
+    ]
+    notes = sql("select try_number, event, extra from log where event like 'hybrid executor: %' order by id")
+    said = {(row["try_number"], row["event"].removeprefix("hybrid executor: ")) for row in notes}
+    assert said == {
+        (1, "runs again"),
+        (2, "follows a try that did not count"),
+        (2, "runs again"),
+        (3, "follows a try that did not count"),
+        (3, "failed"),
+    }
+    assert all("low on memory" in row["extra"] for row in notes)
+
+
+def test_a_restart_that_its_scheduler_did_not_outlive_is_finished_by_the_next(deaths, monkeypatch):
+    """Killed between transaction and event: the next finds a RESTARTING task and its dead pod."""
+    deaths = deaths(0)
+    rig = deaths.rig
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.executor, "restarted", die)
+        patched.setattr(rig.executor.controller._journal, "write", lambda *_: True)
+        with pytest.raises(Killed):
+            deaths.die(EVICTED)
+    assert deaths.state() == "restarting"
+    rig.sql("update job set latest_heartbeat = now() - interval '1 hour'")
+    rig.executor = HybridExecutor(backends=rig.backends)
+    rig.runner = rig.side.runner(rig.executor)
+    for backend in rig.backends.values():
+        backend.owner = str(rig.executor.job_id)
+        backend._told.clear()
+    rig.runner.adopt_or_reset_orphaned_tasks()
+    rig.loops(1)
+    (row,) = rig.sql("select outcome, reason from hybrid_submission")
+    assert (row["outcome"], row["reason"]) == ("restarted", "Evicted")
+    assert deaths.die(Diagnosis(reason=Reason.ERROR)) == "failed", "it has no retries, and has used none"

@@ -8,12 +8,13 @@ from hybrid_executor.backends.memory import MemoryBackend, MemoryWorld
 from hybrid_executor.controller import Controller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.memory import MemoryLedger
-from hybrid_executor.lifecycle import Phase, Policy
+from hybrid_executor.lifecycle import Phase, Policy, restart_text
 from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
 from hybrid_executor.model.observation import Diagnosis, How, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
 from hybrid_executor.reconcile import START_GRACE_S
+from hybrid_executor.restart import RESTARTS_AT_ONCE
 from tests.fixtures.airflow_double import FakeTasks, Heard, ManualClock, Row, make_flight
 
 CELERY, KUBERNETES = BackendName.CELERY, BackendName.KUBERNETES
@@ -392,3 +393,135 @@ def test_what_ends_between_the_death_of_its_scheduler_and_an_adoption_is_swept_s
     assert flight.id not in rig.worlds[KUBERNETES].runs
     (record,) = rig.ledger.records
     assert record.outcome is Outcome.SUCCEEDED
+
+
+EVICTED = Diagnosis(reason=Reason.EVICTED, message="the node was low on memory")
+
+
+def forgiving(rig: Rig, task_id: str = "t", try_number: int = 1) -> Flight:
+    """A running task whose route forgives evictions, twice in a row."""
+    flight = make_flight(backend=KUBERNETES, task_id=task_id)
+    address = replace(flight.attempt.address, try_number=try_number)
+    route = replace(flight.attempt.route, retry_on=frozenset({Reason.EVICTED}), retry_limit=2)
+    flight.attempt = replace(flight.attempt, route=route, address=address)
+    rig.tasks.rows[address] = Row(address, "queued", flight.attempt.id, "1")
+    rig.controller.release(flight)
+    rig.steps()
+    rig.run(flight)
+    rig.steps()
+    return flight
+
+
+def test_a_death_that_the_route_forgives_makes_airflow_run_the_task_again(rig: Rig):
+    flight = forgiving(rig)
+    rig.worlds[KUBERNETES].end(flight.id, How.FAILED, EVICTED)
+    rig.steps()
+    assert rig.row(flight).state == "restarting"
+    assert "low on memory" in (rig.row(flight).retry_reason or "")
+    assert rig.heard.events == [(flight.key, "restarted")]
+    (record,) = rig.ledger.records
+    assert (record.outcome, record.reason) == (Outcome.RESTARTED, Reason.EVICTED)
+    assert [event for _, event, _ in rig.heard.notes] == ["hybrid executor: runs again"]
+
+
+def test_deaths_are_forgiven_up_to_the_limit_in_a_row(rig: Rig):
+    outcomes = []
+    for number in range(1, 5):
+        flight = forgiving(rig, try_number=number)
+        rig.worlds[KUBERNETES].end(flight.id, How.FAILED, EVICTED)
+        rig.steps()
+        outcomes.append(next(r.outcome for r in rig.ledger.records if r.id == flight.id))
+    again, failed = Outcome.RESTARTED, Outcome.FAILED
+    assert outcomes == [again, again, failed, again], "a failure begins the count anew"
+
+
+def test_a_restart_waits_while_the_metadata_database_or_the_ledger_is_away(rig: Rig):
+    flight = forgiving(rig)
+    rig.worlds[KUBERNETES].end(flight.id, How.FAILED, EVICTED)
+    rig.ledger.away = True
+    rig.steps(count=2)
+    rig.ledger.away, rig.tasks.away = False, True
+    rig.steps(count=2)
+    assert rig.heard.events == []
+    rig.tasks.away = False
+    rig.steps()
+    assert rig.heard.events == [(flight.key, "restarted")]
+
+
+def test_a_task_that_a_user_takes_in_hand_in_that_moment_is_left_to_the_user(rig: Rig):
+    flight = forgiving(rig)
+    ask = rig.tasks.restart
+
+    def restart_too_late(*arguments: object) -> bool:
+        rig.row(flight).state = "failed"
+        return ask(*arguments)
+
+    rig.tasks.restart = restart_too_late
+    rig.worlds[KUBERNETES].end(flight.id, How.FAILED, EVICTED)
+    rig.steps(count=3)
+    assert rig.row(flight).state == "failed"
+    assert rig.heard.events == []
+    assert rig.ledger.records[0].outcome is Outcome.FAILED
+
+
+def test_a_restart_that_its_scheduler_did_not_outlive_is_finished_by_whoever_adopts_it(rig: Rig):
+    """Killed after the task instance was prepared, and before Airflow was told to go on."""
+    flight = forgiving(rig)
+    assert rig.tasks.restart(flight.attempt, restart_text(EVICTED), 1.0)
+    rig.controller.inflight.remove(flight)
+    rig.worlds[KUBERNETES].end(flight.id, How.FAILED, EVICTED)
+    rig.steps()
+    successor = Flight(attempt=flight.attempt, key=flight.key, phase=Phase.STARTED, recorded=True)
+    rig.controller.adopt([successor])
+    rig.steps(count=2)
+    assert rig.heard.events == [(flight.key, "restarted")]
+    (record,) = rig.ledger.records
+    assert (record.outcome, record.reason) == (Outcome.RESTARTED, Reason.EVICTED)
+
+
+def test_a_storm_of_deaths_is_worked_off_a_part_in_each_step(rig: Rig):
+    rig.controller.inflight = rig.controller._reconciler._inflight = Inflight(
+        parallelism=100, limits={}, held_limit=100
+    )
+    flights = [forgiving(rig, f"t{number}") for number in range(RESTARTS_AT_ONCE + 5)]
+    for flight in flights:
+        rig.worlds[KUBERNETES].end(flight.id, How.FAILED, EVICTED)
+    rig.steps()
+    assert len(rig.heard.events) == RESTARTS_AT_ONCE
+    rig.steps()
+    assert len(rig.heard.events) == len(flights)
+
+
+@pytest.mark.parametrize("state", ["failed", "up_for_retry"])
+def test_an_end_that_airflows_supervisor_reported_itself_is_diagnosed_in_the_event_log(rig: Rig, state: str):
+    flight = rig.queue(backend=KUBERNETES)
+    rig.steps()
+    rig.run(flight)
+    rig.row(flight).state = state
+    rig.worlds[KUBERNETES].end(flight.id, How.FAILED, EVICTED)
+    rig.steps()
+    assert rig.heard.events == []
+    [(key, event, text)] = rig.heard.notes
+    assert (key, event) == (flight.key, "hybrid executor: failed")
+    assert "low on memory" in text
+    assert Reason.EVICTED.hint in text
+    assert rig.heard.ends == [(KUBERNETES, Outcome.FAILED, Reason.EVICTED)]
+
+
+def test_every_end_is_counted_by_its_reason(rig: Rig):
+    gone, replaced, revoked = (rig.queue() for _ in range(3))
+    rig.steps()
+    rig.run(gone)
+    rig.row(gone).state = "success"
+    rig.worlds[CELERY].end(gone.id, How.SUCCEEDED)
+    rig.worlds[CELERY].end(replaced.id, How.FAILED, EVICTED)
+    rig.controller.revoke(revoked)
+    rig.steps()
+    assert sorted(rig.heard.ends, key=str) == sorted(
+        [
+            (CELERY, Outcome.SUCCEEDED, None),
+            (CELERY, Outcome.REPLACED, Reason.EVICTED),
+            (CELERY, Outcome.REVOKED, Reason.REVOKED),
+        ],
+        key=str,
+    )

@@ -8,6 +8,7 @@ from hybrid_executor.backends.kubernetes.book import Book, Known, Order, our_lab
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.naming import ANNOTATION_FATAL_WAIT
 
 ONE = SubmissionId("0198f0aa-2b6c-7d3e-8f10-1234567890ab", 1)
 TWO = SubmissionId("0198f0aa-2b6c-7d3e-8f10-1234567890ac", 1)
@@ -21,7 +22,11 @@ class Desk:
         self.now = 100.0
         self.said: list[Observation] = []
         self.orders: list[tuple[Order, SubmissionId]] = []
-        self.book = Book(self.said.append, self._order, {"InvalidImageName"}, clock=lambda: self.now)
+        self.book = self.make()
+
+    def make(self, fatal_wait_s: float = 0.0) -> Book:
+        fatal = {"InvalidImageName", "ErrImagePull"}
+        return Book(self.said.append, self._order, fatal, fatal_wait_s, clock=lambda: self.now)
 
     def _order(self, order: Order, known: Known) -> None:
         self.orders.append((order, known.id))
@@ -204,3 +209,90 @@ def test_a_duplicate_under_another_name_changes_nothing(desk: Desk) -> None:
     desk.book.removed(copy)
     assert desk.ends() == []
     assert desk.orders == []
+
+
+# --- waits that are fatal, but not at once --------------------------------------------------
+
+PULL = {"reason": "ErrImagePull", "message": "not found"}
+
+
+def test_a_fatal_wait_may_last_as_long_as_the_setting_says_and_is_then_given_up_for_good(desk: Desk) -> None:
+    desk.book = desk.make(fatal_wait_s=60)
+    desk.book.changed(pod(waiting=PULL))
+    desk.now += 59
+    desk.book.condemn_overdue()
+    assert desk.orders == []
+    desk.now += 1
+    desk.book.condemn_overdue()
+    desk.book.condemn_overdue()
+    assert desk.orders == [(Order.DELETE, ONE)]
+    desk.book.gone(ONE)
+    [end] = desk.ends()
+    assert end.for_good
+    assert end.diagnosis is not None
+    assert end.diagnosis.reason is Reason.IMAGE_PULL
+    assert "60 s" in end.diagnosis.message
+
+
+def test_the_pod_s_own_limit_goes_before_the_setting(desk: Desk) -> None:
+    desk.book = desk.make(fatal_wait_s=60)
+    for submission, text in ((ONE, "600"), (TWO, "0")):
+        bad = pod(submission, waiting=PULL)
+        bad["metadata"]["annotations"] = {ANNOTATION_FATAL_WAIT: text}
+        desk.book.changed(bad)
+    assert desk.orders == [(Order.DELETE, TWO)]
+    desk.now += 599
+    desk.book.condemn_overdue()
+    assert desk.orders == [(Order.DELETE, TWO)]
+
+
+@pytest.mark.parametrize("text", ["soon", "nan", "inf", ""])
+def test_a_limit_that_somebody_has_spoilt_is_the_setting_s(desk: Desk, text: str) -> None:
+    desk.book = desk.make(fatal_wait_s=60)
+    bad = pod(waiting=PULL)
+    bad["metadata"]["annotations"] = {ANNOTATION_FATAL_WAIT: text}
+    desk.book.changed(bad)
+    desk.now += 60
+    desk.book.condemn_overdue()
+    assert desk.orders == [(Order.DELETE, ONE)]
+
+
+def test_the_pause_between_two_pulls_does_not_begin_a_fatal_wait_anew(desk: Desk) -> None:
+    desk.book = desk.make(fatal_wait_s=60)
+    for _ in range(3):
+        desk.book.changed(pod(waiting=PULL))
+        desk.now += 10
+        desk.book.changed(pod(waiting={"reason": "ImagePullBackOff", "message": "back-off"}))
+        desk.now += 10
+    desk.book.condemn_overdue()
+    assert desk.orders == [(Order.DELETE, ONE)]
+
+
+@pytest.mark.parametrize("better", [pod(waiting={"reason": "ContainerCreating"}), running(), succeeded()])
+def test_what_came_after_all_is_not_given_up(desk: Desk, better: dict[str, Any]) -> None:
+    desk.book = desk.make(fatal_wait_s=60)
+    desk.book.changed(pod(waiting=PULL))
+    desk.now += 30
+    desk.book.changed(better)
+    desk.now += 100
+    desk.book.condemn_overdue()
+    assert desk.orders == []
+
+
+def test_a_withdrawn_pod_is_not_given_up_as_well(desk: Desk) -> None:
+    desk.book = desk.make(fatal_wait_s=60)
+    desk.book.changed(pod(waiting=PULL))
+    desk.book.cancel(ONE)
+    desk.now += 100
+    desk.book.condemn_overdue()
+    assert desk.orders == [(Order.DELETE, ONE)]
+    desk.book.gone(ONE)
+    assert desk.ends() == [Ended(ONE, How.CANCELLED)]
+
+
+def test_a_process_killed_for_memory_inside_a_pod_that_succeeds_is_told_af61521(desk: Desk) -> None:
+    desk.book.changed(pod(ONE, "Succeeded", terminated={"exitCode": 0, "reason": "OOMKilled"}))
+    [end] = desk.ends()
+    assert end.how is How.SUCCEEDED
+    assert end.diagnosis is not None
+    assert end.diagnosis.reason is Reason.OOM_KILLED

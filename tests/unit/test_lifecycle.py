@@ -1,5 +1,6 @@
 """The state machine: total, and with the right word for every end."""
 
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -14,16 +15,19 @@ from hybrid_executor.lifecycle import (
     Ignore,
     Phase,
     Policy,
+    Restart,
     Resubmit,
     Retry,
     Succeed,
     Witness,
     decide,
     needs_witness,
+    restart_diagnosis,
+    restart_text,
 )
 from hybrid_executor.model.attempt import BackendName, SubmissionId, WorkloadKind
 from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Rejected, Started, Waiting
-from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.reason import RESTARTABLE, Reason
 from hybrid_executor.model.record import Outcome
 
 ID = str(uuid4())
@@ -81,9 +85,15 @@ views = st.builds(
     number=st.integers(1, 3),
     refusals=st.integers(0, 2000),
     revoked=st.booleans(),
+    retry_on=st.sets(st.sampled_from(sorted(RESTARTABLE))).map(frozenset),
+    retry_limit=st.integers(0, 2),
+    restarts=st.integers(0, 3),
 )
 witnesses = st.none() | st.builds(
-    Witness, state=st.sampled_from(STATES), attempt_id=st.sampled_from([ID, "another", None])
+    Witness,
+    state=st.sampled_from(STATES),
+    attempt_id=st.sampled_from([ID, "another", None]),
+    retry_reason=st.sampled_from([None, "a policy's", "hybrid executor: Evicted: node drained"]),
 )
 
 
@@ -101,7 +111,8 @@ def test_what_is_said_of_another_submission_changes_nothing(view, observation, w
 @given(views, observations, witnesses)
 def test_a_withdrawn_attempt_is_never_told_to_airflow(view, observation, witness):
     if view.revoked:
-        assert not isinstance(decide(view, observation, witness, POLICY), Succeed | Fail | Resubmit | Retry)
+        told = Succeed | Fail | Resubmit | Retry | Restart
+        assert not isinstance(decide(view, observation, witness, POLICY), told)
 
 
 @given(views, observations, witnesses)
@@ -213,3 +224,73 @@ def test_the_end_of_a_withdrawn_attempt_is_closed_in_silence(state, how):
 def test_the_outcome_is_the_process_s_and_does_not_depend_on_who_looks_first(state):
     decision = decide(view(), ended(How.SUCCEEDED), witness(state), POLICY)
     assert isinstance(decision, Succeed) or decision == Close(Outcome.SUCCEEDED)
+
+
+@given(views, observations, witnesses)
+def test_only_a_running_task_of_this_attempt_is_made_to_run_again(view, observation, witness):
+    decision = decide(view, observation, witness, POLICY)
+    if isinstance(decision, Restart):
+        assert witness is not None
+        assert witness.attempt_id == view.attempt_id
+        if decision.prepared:
+            assert witness.state == "restarting"
+            assert witness.retry_reason.startswith("hybrid executor: ")
+        else:
+            assert witness.state == "running"
+            assert decision.diagnosis.reason in view.retry_on
+            assert view.restarts < view.retry_limit
+
+
+EVICTED = Diagnosis(reason=Reason.EVICTED, message="the node was low on memory")
+FORGIVING = view(phase=Phase.STARTED, retry_on=frozenset({Reason.EVICTED}), retry_limit=2)
+
+
+def test_a_death_that_the_route_forgives_costs_no_retry():
+    assert decide(FORGIVING, ended(How.FAILED, EVICTED), witness("running"), POLICY) == Restart(EVICTED, 1.0)
+
+
+def test_a_death_that_the_route_does_not_name_fails_the_task():
+    assert decide(FORGIVING, ended(How.FAILED, OOM), witness("running"), POLICY) == Fail(OOM)
+
+
+def test_a_death_is_forgiven_only_so_many_times_in_a_row():
+    often = replace(FORGIVING, restarts=2)
+    decision = decide(often, ended(How.FAILED, EVICTED), witness("running"), POLICY)
+    assert isinstance(decision, Fail)
+    assert decision.diagnosis.reason is Reason.EVICTED
+    assert "retry_limit" in decision.diagnosis.message
+
+
+def test_what_a_killed_scheduler_had_prepared_to_run_again_is_gone_on_with():
+    prepared = replace(witness("restarting"), retry_reason=restart_text(EVICTED))
+    for how, seen in ((How.FAILED, EVICTED), (How.ABSENT, None)):
+        decision = decide(FORGIVING, ended(how, seen), prepared, POLICY)
+        assert decision == Restart(EVICTED, prepared=True)
+
+
+@given(st.sampled_from(Reason), st.text())
+def test_why_a_task_runs_again_is_read_back_as_it_was_written(reason, message):
+    diagnosis = Diagnosis(reason=reason, message=message)
+    assert restart_diagnosis(restart_text(diagnosis)) == diagnosis
+
+
+@pytest.mark.parametrize("text", [None, "", "the policy's own reason"])
+def test_what_others_wrote_beside_a_task_is_no_restart_of_ours(text):
+    assert restart_diagnosis(text) is None
+
+
+def test_a_reason_of_a_later_release_is_a_restart_all_the_same():
+    read = restart_diagnosis("hybrid executor: MeteorStrike: a crater")
+    assert read is not None
+    assert "MeteorStrike" in read.message
+
+
+def test_a_task_killed_for_memory_inside_its_process_has_that_as_its_reason_af61521():
+    """The kernel kills the task, its supervisor reports a failure and ends in good order."""
+    decision = decide(view(), ended(How.SUCCEEDED, OOM), witness("failed"), POLICY)
+    assert decision == Close(Outcome.FAILED, OOM)
+
+
+def test_a_wait_that_had_all_its_time_makes_no_further_submission():
+    end = Ended(SubmissionId(ID, 1), How.FAILED, Diagnosis(reason=Reason.IMAGE_PULL), for_good=True)
+    assert isinstance(decide(view(), end, witness("queued"), POLICY), Fail)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from hybrid_executor.model.attempt import BackendName, Route
 from hybrid_executor.model.errors import ConfigError
+from hybrid_executor.model.reason import RESTARTABLE, Reason
 from hybrid_executor.routing import RESERVED_KEYS, QueueRule, RoutingTable, kubernetes_rules, parse_routes
+from hybrid_executor.routing.file import RETRY_LIMIT
 from hybrid_executor.routing.globs import covers, pieces
 
 #: Small on purpose, so that patterns and queues meet; with what globs treat specially, and both cases.
@@ -232,10 +234,48 @@ routes:
         "routes.yaml:11: rule 3, limits: 'limits' is reserved for a later version; remove it",
         (
             "routes.yaml:12: rule 3, podtemplate: unknown key 'podtemplate'; remove it or correct its name"
-            " (known: queue, backend, pod_template, pod)"
+            " (known: queue, backend, pod_template, pod, retry_on, retry_limit, fatal_wait_s)"
         ),
         "routes.yaml:13: rule 4: must be a mapping of keys to values",
     ]
+
+
+def test_what_a_death_costs_and_how_long_a_fatal_wait_lasts_is_the_routes() -> None:
+    text = routes(
+        "{queue: spot, backend: kubernetes, retry_on: [Evicted, NodeLost], retry_limit: 7, fatal_wait_s: 9}",
+        "{queue: big, backend: kubernetes, retry_on: OOMKilled}",
+        "{queue: plain, backend: kubernetes}",
+    )
+    table = RoutingTable(parse_routes(text, "routes.yaml"))
+    spot, big, plain = (table.route(queue) for queue in ("spot", "big", "plain"))
+    assert (spot.retry_on, spot.retry_limit) == ({Reason.EVICTED, Reason.NODE_LOST}, 7)
+    assert (spot.fatal_wait_s, big.fatal_wait_s) == (9, None)
+    assert (big.retry_on, big.retry_limit) == ({Reason.OOM_KILLED}, RETRY_LIMIT)
+    assert (plain.retry_on, plain.retry_limit) == (frozenset(), 0)
+
+
+def test_every_death_that_can_be_forgiven_is_named_in_the_refusal_of_another() -> None:
+    [problem] = refusal(routes("{queue: a, backend: kubernetes, retry_on: [Evicted, Error]}"))
+    assert problem.startswith("routes.yaml:3: rule 1, retry_on.1: must be ")
+    assert {name for name in RESTARTABLE if f"'{name}'" in problem} == RESTARTABLE
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("backend: celery, retry_on: Evicted", "retry_on: is for backend kubernetes"),
+        ("backend: celery, fatal_wait_s: 5", "fatal_wait_s: is for backend kubernetes"),
+        ("backend: kubernetes, retry_limit: 5", "retry_limit: has no effect without retry_on"),
+        ("backend: kubernetes, retry_on: Evicted, retry_limit: 0", "retry_limit: "),
+        ("backend: kubernetes, retry_on: Evicted, retry_limit: true", "retry_limit: "),
+        ("backend: kubernetes, retry_on: []", "retry_on: must not be empty"),
+        ("backend: kubernetes, fatal_wait_s: -1", "fatal_wait_s: "),
+        ("backend: kubernetes, fatal_wait_s: .inf", "fatal_wait_s: "),
+    ],
+)
+def test_what_a_death_costs_is_checked(rule: str, words: str) -> None:
+    [problem] = refusal(routes(f"{{queue: a, {rule}}}"))
+    assert words in problem
 
 
 @pytest.mark.parametrize("key", RESERVED_KEYS)

@@ -31,6 +31,8 @@ log = logging.getLogger("hybrid_executor.kubernetes")
 
 THREAD_NAME = "hybrid-kubernetes"
 FAULT_PAUSE_S = 5.0
+#: How often it is looked whose fatal wait has lasted too long.
+CONDEMN_EVERY_S = 1.0
 
 
 class KubernetesBackend:
@@ -117,7 +119,7 @@ class Session:
         self._config = config
         self._owner = owner
         self.api = PodApi(config)
-        self.book = Book(say, self._carry_out, config.fatal_waiting_reasons)
+        self.book = Book(say, self._carry_out, config.fatal_waiting_reasons, config.fatal_wait_s)
         self.upkeep = Upkeep(self.api, self.book, config, owner, say, is_being_made=self._is_being_made)
         self.creation = Creation(
             self.api, self.book, config, owner, make_pod=make_pod, say=say, cancel_unknown=self.upkeep.cancel
@@ -146,7 +148,17 @@ class Session:
             Reflector(self.api, scope, selector, self.book, self._config.watch).run
             for scope in self._config.watched
         ]
-        return [*reflectors, *[self.creation.run] * self._config.creation_concurrency, self.upkeep.run]
+        return [
+            *reflectors,
+            *[self.creation.run] * self._config.creation_concurrency,
+            self.upkeep.run,
+            self._condemn,
+        ]
+
+    async def _condemn(self) -> None:
+        while True:
+            await asyncio.sleep(CONDEMN_EVERY_S)
+            self.book.condemn_overdue()
 
     def _carry_out(self, order: Order, known: Known) -> None:
         self.upkeep.carry_out(order, known)

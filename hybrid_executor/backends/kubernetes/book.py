@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from hybrid_executor.backends.kubernetes.fatal import FatalWaits, Verdict
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
 from hybrid_executor.model.reason import Reason
@@ -60,7 +61,7 @@ class Known:
     #: Withdrawn on our side; its end is a cancellation.
     cancelled: bool = False
     #: It can never start; it is being deleted, and this will be why it ended.
-    condemned: Diagnosis | None = None
+    condemned: Verdict | None = None
     #: We have asked the API server for its deletion.
     deleting: bool = False
     #: Why somebody else is taking it down, if the pod says so.
@@ -91,20 +92,6 @@ def our_labels(submission: SubmissionId, owner: str, deployment: str) -> dict[st
     }
 
 
-def waits_for_good(pod: Pod, fatal_reasons: Collection[str]) -> bool:
-    """Whether a container waits for one of the reasons that the user calls fatal.
-
-    As the stock executor has it: init containers and the first container, and
-    never the node's own limit on pulls, which passes.
-    """
-    status = pod.get("status") or {}
-    containers = (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())[:1])
-    waits = [(container.get("state") or {}).get("waiting") or {} for container in containers]
-    return status.get("phase") == "Pending" and any(
-        wait.get("reason") in fatal_reasons and wait.get("message") != "pull QPS exceeded" for wait in waits
-    )
-
-
 def watch_selector(owner: str, deployment: str) -> str:
     return f"{LABEL_DEPLOYMENT}={deployment},{LABEL_OWNER}={owner},{LABEL_DONE}!=True"
 
@@ -117,11 +104,12 @@ class Book:
         say: Callable[[Observation], None],
         order: Callable[[Order, Known], None],
         fatal_waiting_reasons: Collection[str] = (),
+        fatal_wait_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._say = say
         self._order = order
-        self._fatal = frozenset(fatal_waiting_reasons)
+        self._fatal_waits = FatalWaits(fatal_waiting_reasons, fatal_wait_s, clock)
         self._clock = clock
         self._known: dict[SubmissionId, Known] = {}
         self._listing_began: dict[str | None, float] = {}
@@ -165,6 +153,12 @@ class Book:
         else:
             self._vanished(known)
 
+    def condemn_overdue(self) -> None:
+        """Give up the pods whose fatal wait has lasted too long; to be called now and then."""
+        for submission, verdict in self._fatal_waits.overdue().items():
+            if (known := self._known.get(submission)) and known.end is None:
+                self._condemn(known, verdict)
+
     # --- what direct answers show ---------------------------------------------------
 
     def created(self, pod: Pod) -> None:
@@ -177,12 +171,14 @@ class Book:
 
     def gone(self, submission: SubmissionId) -> None:
         """A look-up has proved that the pod exists no more."""
+        self._fatal_waits.settle(submission)
         known = self._known.pop(submission, None)
         if known and known.end is None:
             self._say(self._end_of_missing(known))
 
     def forget(self, submission: SubmissionId) -> None:
         """Somebody else answers for it now, or it is disposed of."""
+        self._fatal_waits.settle(submission)
         self._known.pop(submission, None)
 
     # --- what the executor asks -------------------------------------------------------
@@ -232,7 +228,7 @@ class Book:
     def _follow(self, known: Known, pod: Pod) -> None:
         view = observe(pod)
         if view.phase is PodPhase.SUCCEEDED:
-            self._end(known, How.SUCCEEDED, None)
+            self._end(known, How.SUCCEEDED, view.diagnosis)
         elif view.phase is PodPhase.FAILED:
             self._end(known, How.FAILED, view.diagnosis)
         elif view.started:
@@ -244,6 +240,7 @@ class Book:
         if view.phase is PodPhase.DELETING:
             known.disruption = view.diagnosis
         if not known.where:
+            self._fatal_waits.settle(known.id)
             known.where = f"{known.name} on {view.node or 'an unknown node'}"
             self._say(Started(known.id, known.where))
 
@@ -253,15 +250,20 @@ class Book:
         if wait != known.wait:
             known.wait = wait
             self._say(Waiting(known.id, *wait))
-        if not known.condemned and not known.cancelled and waits_for_good(pod, self._fatal):
-            known.condemned = waits
+        if verdict := self._fatal_waits.see(known.id, waits, pod):
+            self._condemn(known, verdict)
+
+    def _condemn(self, known: Known, verdict: Verdict) -> None:
+        if not known.condemned and not known.cancelled:
+            known.condemned = verdict
             self._order(Order.DELETE, known)
 
     def _end(self, known: Known, how: How, diagnosis: Diagnosis | None) -> None:
+        self._fatal_waits.settle(known.id)
         if known.cancelled:
             known.end = Ended(known.id, How.CANCELLED)
         elif known.condemned:
-            known.end = Ended(known.id, How.FAILED, known.condemned)
+            known.end = _end_of_condemned(known.id, known.condemned)
         else:
             known.end = Ended(known.id, how, diagnosis)
         self._say(known.end)
@@ -278,7 +280,7 @@ class Book:
         if known.cancelled:
             return Ended(known.id, How.CANCELLED)
         if known.condemned:
-            return Ended(known.id, How.FAILED, known.condemned)
+            return _end_of_condemned(known.id, known.condemned)
         if known.where:
             message = "the pod was deleted by somebody else while it ran"
             diagnosis = known.disruption or Diagnosis(reason=Reason.POD_DELETED, message=message)
@@ -288,3 +290,7 @@ class Book:
             return Ended(known.id, How.ABSENT, Diagnosis(reason=Reason.LOST, message=message))
         message = "the pod was deleted by somebody else before it started"
         return Ended(known.id, How.FAILED, Diagnosis(reason=Reason.POD_DELETED, message=message))
+
+
+def _end_of_condemned(submission: SubmissionId, verdict: Verdict) -> Ended:
+    return Ended(submission, How.FAILED, verdict.diagnosis, for_good=verdict.for_good)

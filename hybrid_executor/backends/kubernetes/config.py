@@ -64,6 +64,8 @@ class KubernetesConfig:
     #: them, in one watch (``multi_namespace_mode`` without a list).
     scopes: tuple[str | None, ...] = ()
     fatal_waiting_reasons: frozenset[str] = FATAL_WAITING_REASONS
+    #: For how long such a wait is let be where the route says nothing (``[hybrid_executor] fatal_wait_s``).
+    fatal_wait_s: float = 0.0
     delete_worker_pods: bool = True
     delete_worker_pods_on_failure: bool = False
     #: Fields of DeleteOptions, in snake or camel case, e.g. ``grace_period_seconds``.

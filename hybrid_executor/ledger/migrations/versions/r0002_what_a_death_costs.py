@@ -1,0 +1,21 @@
+"""What the death of a running task costs: its route's ``retry_on`` and ``retry_limit``."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+TABLE = "hybrid_submission"
+
+
+def upgrade() -> None:
+    op.add_column(TABLE, sa.Column("retry_on", sa.Text()))
+    op.add_column(TABLE, sa.Column("retry_limit", sa.Integer()))
+
+
+def downgrade() -> None:
+    op.drop_column(TABLE, "retry_limit")
+    op.drop_column(TABLE, "retry_on")

@@ -1,0 +1,81 @@
+"""Runs a workload in a pod whose route has ``retry_on``: the stock entry point, but for one report.
+
+Told to stop, a pod's supervisor passes the signal on to the task and then
+reports that it failed, which uses up a retry, or ends a task that has none.
+Why the pod was told to stop only the executor can see. So here a failure that
+follows a SIGTERM, or a SIGKILL of the task's process alone (the kernel's, for
+memory), is not reported: this process ends as one that was killed, the task
+instance stays RUNNING, and the executor, which sees the pod's end, decides
+whether the try counts. Every other word of the task goes out as ever: a
+success, a deferral, a skip, and a failure of its own.
+
+It reports nothing that the stock one would not, and decides nothing. Pods start
+it as ``python -m hybrid_executor.worker.task``; written for Airflow 3.3.
+"""
+
+import signal
+import sys
+from types import FrameType
+from typing import Any, ClassVar
+
+import attrs
+from airflow.sdk.api.datamodels._generated import TaskInstanceState
+from airflow.sdk.execution_time import execute_workload, supervisor
+from airflow.sdk.execution_time.comms import RetryTask
+
+FAILURES = frozenset({TaskInstanceState.FAILED, TaskInstanceState.UP_FOR_RETRY})
+
+
+@attrs.define(kw_only=True)
+class Supervised(supervisor.ActivitySubprocess):
+    """A task's process and its supervisor, which keeps a failure to itself that may not be the task's own."""
+
+    #: The signal that this process is to be taken to have died of.
+    died_of: ClassVar[signal.Signals | None] = None
+    _stopped: bool = attrs.field(default=False, init=False)
+
+    def _monitor_subprocess(self) -> None:
+        """As ever, but the signal that ``wait`` has just begun to pass on is noted as well."""
+        pass_on: Any = signal.getsignal(signal.SIGTERM)
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._stopped = True
+            pass_on(number, frame)
+
+        signal.signal(signal.SIGTERM, note)
+        super()._monitor_subprocess()  # type: ignore[no-untyped-call]
+
+    def _send_terminal_state_msg(self, msg: Any) -> None:
+        if isinstance(msg, RetryTask) and self._stopped:
+            self._terminal_state = TaskInstanceState.UP_FOR_RETRY
+        else:
+            super()._send_terminal_state_msg(msg)
+
+    def update_task_state_if_needed(self) -> None:
+        died_of = self._killed_by() if self.final_state in FAILURES else None
+        if died_of is None:
+            super().update_task_state_if_needed()  # type: ignore[no-untyped-call]
+            return
+        Supervised.died_of = died_of
+        self.process_log.warning(
+            "The task was stopped from outside; whether this try counts is for the executor to say",
+            signal=died_of.name,
+        )
+
+    def _killed_by(self) -> signal.Signals | None:
+        if self._stopped:
+            return signal.SIGTERM
+        return signal.SIGKILL if self._exit_code == -signal.SIGKILL else None
+
+
+def main() -> None:
+    """Do what the stock entry point does with these arguments; end as killed if a report was withheld."""
+    # Where a task is started, the class is looked up in its module.
+    supervisor.ActivitySubprocess = Supervised  # type: ignore[misc]
+    execute_workload.main()  # type: ignore[no-untyped-call]
+    if Supervised.died_of is not None:
+        sys.exit(128 + Supervised.died_of)
+
+
+if __name__ == "__main__":
+    main()
