@@ -256,7 +256,7 @@ def test_what_a_death_costs_and_how_long_a_fatal_wait_lasts_is_the_routes() -> N
 
 def test_every_death_that_can_be_forgiven_is_named_in_the_refusal_of_another() -> None:
     [problem] = refusal(routes("{queue: a, backend: kubernetes, retry_on: [Evicted, Error]}"))
-    assert problem.startswith("routes.yaml:3: rule 1, retry_on.1: must be ")
+    assert problem.startswith("routes.yaml:3: rule 1, retry_on[1]: must be ")
     assert {name for name in RESTARTABLE if f"'{name}'" in problem} == RESTARTABLE
 
 

@@ -98,7 +98,8 @@ scheduler_health_check_threshold = 4
 
 
 def test_every_documented_option_is_a_setting_or_the_plugins() -> None:
-    assert {option.name for option in OPTIONS} <= set(Settings.__dataclass_fields__) | {"flower_url"}
+    fields = {*Settings.__dataclass_fields__, *KubernetesConfig.__dataclass_fields__}
+    assert {option.name for option in OPTIONS} <= fields | {"flower_url"}
 
 
 def test_every_mistake_is_in_the_list_and_has_a_default_in_its_place(load: Load) -> None:
