@@ -135,10 +135,11 @@ Where users reach the Flower dashboard. If set, Airflow's navigation has a link 
     Option(
         name="reconcile_interval_s",
         type="float",
-        default="30",
+        default="10",
         description="""\
-Seconds between two comparisons of what the executor believes with the metadata database. It never
-exceeds a quarter of ``[scheduler] task_queued_timeout``.
+Seconds between two comparisons of what the executor believes with the metadata database; also how long
+a pending pod stays of a task that was marked, cleared or deleted. It never exceeds a quarter of
+``[scheduler] task_queued_timeout``.
 """,
     ),
     Option(

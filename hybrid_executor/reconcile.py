@@ -14,7 +14,7 @@ from hybrid_executor.journal import Journal
 from hybrid_executor.lifecycle import ENDED_BADLY, Phase, Witness
 from hybrid_executor.model.attempt import Attempt, BackendName, SubmissionId, TaskAddress, WorkloadKind
 from hybrid_executor.model.errors import Unavailable
-from hybrid_executor.model.observation import Diagnosis, Observation
+from hybrid_executor.model.observation import Diagnosis, Ended, Observation
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
 from hybrid_executor.ports import Backend, Clock, Ledger, Tasks
@@ -30,7 +30,7 @@ LINGER_S = 15.0
 #: many at once. Whoever takes the task for stuck meanwhile would withdraw a process that lives.
 START_GRACE_S = 60.0
 #: Reconciliations between two sweeps while the same schedulers live.
-SWEEP_EVERY = 20
+SWEEP_EVERY = 60
 #: How long every reconciliation sweeps after a scheduler came or went. What ends by itself before Airflow
 #: offers it for adoption, which it does every ``orphaned_tasks_check_interval`` (300 s), is offered never.
 SWEEP_ON_S = 600.0
@@ -105,13 +105,14 @@ class Reconciler:
             self._tasks.refresh_queued(waiting)
 
     def _outlived(self, flight: Flight, witness: Witness | None) -> None:
-        """Withdraw what Airflow has gone on without, once its process had time to end by itself."""
+        """Withdraw what Airflow has gone on without; a process that ran is given time to end by itself."""
         now_s = self._clock.monotonic_s()
         if flight.over_since_s is None:
             flight.over_since_s = now_s
-        if flight.revoked or (flight.is_sent and now_s - flight.over_since_s < LINGER_S):
+        lingers = flight.is_sent and _has_run(flight, witness)
+        if flight.revoked or (lingers and now_s - flight.over_since_s < LINGER_S):
             return
-        if flight.is_sent:
+        if flight.may_live:
             self._backends[flight.backend].cancel([flight.id])
         outcome = _outcome_of(witness, flight.attempt.id)
         self._close(flight, outcome, Diagnosis(reason=Reason.SETTLED, message=_state_text(witness)))
@@ -156,14 +157,25 @@ class Reconciler:
             if self._inflight.get(row.id.attempt_id) is None and not _may_be_adopted(row, witnesses):
                 self._journal.change(self._settled(row, witnesses))
 
-    def _settled(self, row: SubmissionRecord, witnesses: Mapping[TaskAddress, Witness]) -> Change:
+    def _settled(
+        self,
+        row: SubmissionRecord,
+        witnesses: Mapping[TaskAddress, Witness],
+        seen: Diagnosis | None = None,
+    ) -> Change:
+        """Closed with what Airflow says of it, and, where that is no success, with what its backend saw."""
         witness = witnesses.get(row.address) if row.address else None
+        outcome = _outcome_of(witness, row.id.attempt_id)
+        diagnosis = Diagnosis(reason=Reason.SETTLED, message=_state_text(witness))
+        if seen and outcome is not Outcome.SUCCEEDED:
+            diagnosis = seen
         return Change(
             id=row.id,
             ended_at=self._clock.now(),
-            outcome=_outcome_of(witness, row.id.attempt_id),
-            reason=Reason.SETTLED,
-            message=_state_text(witness),
+            outcome=outcome,
+            reason=diagnosis.reason,
+            message=diagnosis.message,
+            exit_code=diagnosis.exit_code,
         )
 
     def settle_strangers(
@@ -186,13 +198,26 @@ class Reconciler:
             if row and _may_be_adopted(row, witnesses):
                 continue
             if row and row.ended_at is None:
-                self._journal.change(self._settled(row, witnesses))
+                seen = observation.diagnosis if isinstance(observation, Ended) else None
+                self._journal.change(self._settled(row, witnesses, seen))
             self._journal.let_go(name, observation.submission)
         return ()
 
 
 def _carries(witness: Witness | None, attempt_id: str) -> bool:
     return witness is not None and witness.attempt_id == attempt_id and witness.state in ALIVE
+
+
+def _has_run(flight: Flight, witness: Witness | None) -> bool:
+    """Whether there is a task's process to wait for: its backend saw it, or it told Airflow that it starts.
+
+    A user who marks a task gives it a start as well, but no host; an earlier try left both, but before.
+    """
+    if flight.phase is Phase.STARTED:
+        return True
+    if witness is None or not witness.host or not witness.started_at:
+        return False
+    return witness.started_at >= flight.attempt.queued_at
 
 
 def _may_be_adopted(row: SubmissionRecord, witnesses: Mapping[TaskAddress, Witness]) -> bool:

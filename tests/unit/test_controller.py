@@ -13,7 +13,7 @@ from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
 from hybrid_executor.model.observation import Diagnosis, How, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
-from hybrid_executor.reconcile import START_GRACE_S
+from hybrid_executor.reconcile import LINGER_S, START_GRACE_S
 from hybrid_executor.restart import RESTARTS_AT_ONCE
 from tests.fixtures.airflow_double import FakeTasks, Heard, ManualClock, Row, make_flight
 
@@ -525,3 +525,60 @@ def test_every_end_is_counted_by_its_reason(rig: Rig):
         ],
         key=str,
     )
+
+
+def test_a_pod_that_pends_for_a_task_that_is_over_goes_at_the_next_look(rig: Rig):
+    """Marked, cleared, or its run deleted: there is no process to wait for."""
+    flights = [rig.queue(backend=KUBERNETES) for _ in range(2)]
+    other = rig.queue(backend=CELERY)
+    rig.steps(count=2)
+    marked, deleted = flights
+    rig.row(marked).state, rig.row(marked).started_at = "failed", rig.clock.now()
+    del rig.tasks.rows[deleted.attempt.address]
+    rig.row(other).attempt_id = ""
+    rig.steps(seconds=RECONCILE_S)
+    assert set(rig.backends[KUBERNETES].cancelled) == {marked.id, deleted.id}
+    assert rig.backends[CELERY].cancelled == [other.id]
+    assert not list(rig.controller.inflight)
+    assert rig.heard.events == []
+    assert {event for _, event, _ in rig.heard.notes} <= {
+        "hybrid executor: withdrawn",
+        "hybrid executor: failed",
+    }
+
+
+def test_a_process_that_ran_unseen_is_given_its_time_to_end(rig: Rig):
+    """It was quicker than the watch: its supervisor has reported, and still writes its log."""
+    flight = rig.queue(backend=KUBERNETES)
+    rig.steps(count=2)
+    row = rig.row(flight)
+    row.state, row.started_at, row.host = "success", rig.clock.now(), "pod-1"
+    rig.steps(seconds=RECONCILE_S)
+    assert rig.backends[KUBERNETES].cancelled == []
+    rig.steps(seconds=LINGER_S + RECONCILE_S)
+    assert rig.backends[KUBERNETES].cancelled == [flight.id]
+
+
+def test_a_task_that_is_over_while_the_answer_to_its_pods_creation_is_lost_is_looked_for(rig: Rig):
+    flight = rig.queue(backend=KUBERNETES)
+    rig.steps()
+    lost = Waiting(flight.id, Reason.API_UNAVAILABLE, "lost", retry_after_s=900.0)
+    rig.backends[KUBERNETES]._seen.append(lost)
+    rig.steps()
+    rig.row(flight).state = "failed"
+    rig.steps(seconds=RECONCILE_S)
+    assert rig.backends[KUBERNETES].cancelled == [flight.id]
+
+
+def test_what_a_pod_of_a_dead_scheduler_died_of_is_recorded(rig: Rig):
+    former = MemoryBackend(rig.worlds[KUBERNETES], name=KUBERNETES, owner="dead")
+    flight = make_flight(backend=KUBERNETES)
+    rig.tasks.rows[flight.attempt.address] = Row(flight.attempt.address, "failed", flight.attempt.id, "dead")
+    rig.ledger.record([replace(rig.controller.row_of(flight), scheduler_job="dead")], [])
+    former.submit([Submission(attempt=flight.attempt, number=1, payload="")])
+    rig.worlds[KUBERNETES].start(flight.id)
+    rig.worlds[KUBERNETES].end(flight.id, How.FAILED, Diagnosis(reason=Reason.OOM_KILLED, message="limit"))
+    rig.backends[KUBERNETES].sweep({"1"})
+    rig.steps(count=2)
+    (record,) = rig.ledger.records
+    assert (record.outcome, record.reason) == (Outcome.FAILED, Reason.OOM_KILLED)
