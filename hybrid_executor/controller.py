@@ -139,6 +139,7 @@ class Controller:
 
     def step(self) -> None:
         """One heartbeat: costs what has changed since the last, and nothing when nothing has."""
+        self._hear_backends()
         self._observe()
         self._reconciler.run_if_due()
         self._submit(self.inflight.take(self._clock.monotonic_s()))
@@ -229,7 +230,7 @@ class Controller:
             flight.started_s = self._clock.monotonic_s()
         if decision.external_name:
             flight.refusals = 0
-            self._note_presence(flight.backend, away=False)
+            self._note_taking(flight.backend)
         if decision.phase > flight.phase:
             self.inflight.advance(flight, decision.phase)
         if decision.reason:
@@ -238,21 +239,49 @@ class Controller:
     def _retry(self, flight: Flight, decision: Retry) -> None:
         flight.refusals += 1
         self._note_wait(flight, decision.reason, decision.message)
-        self._note_presence(flight.backend, away=decision.reason in AWAY)
+        self._note_return(flight.backend, decision.reason, decision.message)
         self.inflight.back_off(flight, self._clock.monotonic_s() + decision.after_s)
 
     def _fail(self, flight: Flight, observation: Observation, diagnosis: Diagnosis) -> None:
         if isinstance(observation, Rejected):
-            self._note_presence(flight.backend, away=False)
+            self._note_taking(flight.backend)
         self._close(flight, Outcome.FAILED, diagnosis)
         self._listener.failed(flight.key, diagnosis)
 
-    def _note_presence(self, backend: BackendName, *, away: bool) -> None:
-        """Remember whether a backend answers what it is given."""
-        if away:
-            self.inflight.away(backend)
+    # --- breakers -----------------------------------------------------------------------
+
+    def _note_return(self, backend: BackendName, reason: Reason, message: str) -> None:
+        """A submission came back: because nothing answers, or because somebody does and asks for patience."""
+        if reason not in AWAY:
+            self._note_taking(backend)
+        elif self.inflight.breakers[backend].refused(f"{reason}: {message}", self._clock.monotonic_s()):
+            self._tell_breaker(backend)
+
+    def _note_taking(self, backend: BackendName) -> None:
+        """It took or judged a submission: whatever waits for it alone may go on."""
+        breaker = self.inflight.breakers[backend]
+        if breaker.is_clean:
+            return
+        if breaker.took():
+            self._tell_breaker(backend)
+        self.inflight.wake(backend, AWAY)
+
+    def _hear_backends(self) -> None:
+        """What each backend says of its other side, submissions or not."""
+        for name, backend in self._backends.items():
+            if self.inflight.breakers[name].heard(backend.trouble, self._clock.monotonic_s()):
+                self._tell_breaker(name)
+                if not self.inflight.breakers[name].is_open:
+                    self.inflight.wake(name, AWAY)
+
+    def _tell_breaker(self, backend: BackendName) -> None:
+        """The one line about an outage, and the one about its end."""
+        breaker = self.inflight.breakers[backend]
+        if breaker.is_open:
+            log.warning("backend=%s breaker=open one submission at a time is tried: %s", backend, breaker.why)
         else:
-            self.inflight.back(backend, AWAY)
+            lasted_s = self._clock.monotonic_s() - breaker.since_s
+            log.warning("backend=%s breaker=closed after %.0f s: what waited goes on", backend, lasted_s)
 
     def _note_wait(self, flight: Flight, reason: Reason, message: str) -> None:
         if (flight.reason, flight.message) != (reason, message):

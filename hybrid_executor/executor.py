@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.executors.base_executor import BaseExecutor
 from sqlalchemy.orm import object_session
 
-from hybrid_executor import contract, metrics
+from hybrid_executor import contract
 from hybrid_executor.backends.celery.backend import CeleryBackend
 from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
 from hybrid_executor.backends.kubernetes.podgenerator import PodMaker, coordinator_extra
@@ -26,6 +26,8 @@ from hybrid_executor.controller import Controller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.lifecycle import Phase, Policy
+from hybrid_executor.meter import ENDS, FAILURES, Meter
+from hybrid_executor.metrics import Emitter
 from hybrid_executor.model.attempt import Attempt, BackendName, Route, WorkloadKind
 from hybrid_executor.model.errors import ConfigError, LedgerUnavailable
 from hybrid_executor.model.observation import Diagnosis
@@ -81,6 +83,8 @@ class HybridExecutor(BaseExecutor):
         """Airflow passes nothing; tests pass settings, backends and a ledger of their own."""
         self.settings = settings or load_settings()
         super().__init__(parallelism=parallelism or self.settings.parallelism, team_name=team_name)
+        self._meter = Meter()
+        self._emitter = Emitter(tagged=self.settings.metrics_are_tagged)
         self._given_backends = backends
         self._given_ledger = ledger
         self._controller: Controller | None = None
@@ -152,7 +156,7 @@ class HybridExecutor(BaseExecutor):
         return {
             BackendName.CELERY: CeleryBackend(self.settings.celery),
             BackendName.KUBERNETES: KubernetesBackend(
-                self.settings.kubernetes, self._pod_maker().make, owner=self._owner
+                self.settings.kubernetes, self._pod_maker().make, owner=self._owner, meter=self._meter
             ),
         }
 
@@ -239,7 +243,7 @@ class HybridExecutor(BaseExecutor):
         inflight = self.controller.inflight
         sent = inflight.sent()
         self._emit_metrics(self.parallelism - sent, sent, len(inflight) - sent)  # type: ignore[no-untyped-call]
-        metrics.emit_gauges(inflight)
+        self._emitter.emit(self._meter, inflight, datetime.now(UTC))
 
     def sync(self) -> None:
         """Airflow's name for the part of a heartbeat that observes; the whole step here."""
@@ -264,7 +268,7 @@ class HybridExecutor(BaseExecutor):
 
     def failed(self, key: Hashable, diagnosis: Diagnosis) -> None:
         """See ``ports.Listener``."""
-        metrics.count_failure(diagnosis.reason)
+        self._meter.count(FAILURES, diagnosis.reason)
         super().change_state(key, contract.failed_state(key), diagnosis.advice)  # type: ignore[arg-type]
 
     def restarted(self, key: Hashable, diagnosis: Diagnosis) -> None:
@@ -275,7 +279,7 @@ class HybridExecutor(BaseExecutor):
 
     def ended(self, backend: BackendName, outcome: Outcome, reason: Reason | None) -> None:
         """See ``ports.Listener``."""
-        metrics.count_end(backend, outcome, reason)
+        self._meter.count(ENDS, backend, outcome, reason or "none")
 
     def note(self, key: Hashable, event: str, text: str) -> None:
         """See ``ports.Listener``."""

@@ -8,9 +8,9 @@ Capacity. What is *sent* (SENT, ACCEPTED, STARTED) never exceeds ``[core]
 parallelism``, nor a backend's own limit. An attempt that waits for a backend
 (which is full, or has let it go for a while) is *held*: it is left out of the
 occupied slots, up to ``held_limit`` per backend, so that one backend's backlog
-never keeps the scheduler from queueing for the other. A backend that is *away*
-is given one attempt at a time, to see whether it is back: more would only take
-places in ``[core] parallelism`` from the other.
+never keeps the scheduler from queueing for the other. A backend whose breaker
+is open is given one attempt at a time, to see whether it is back: more would
+only take places in ``[core] parallelism`` from the other.
 """
 
 import heapq
@@ -18,8 +18,10 @@ import itertools
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from hybrid_executor.breaker import Breaker
 from hybrid_executor.lifecycle import AttemptView, Phase
 from hybrid_executor.model.attempt import Attempt, BackendName, SubmissionId
 from hybrid_executor.model.reason import Reason
@@ -106,7 +108,9 @@ class Inflight:
         self._ready: dict[BackendName, list[tuple[int, int, str]]] = {b: [] for b in BackendName}
         self._timers: list[tuple[float, int, str]] = []
         self._blocked: defaultdict[str, list[str]] = defaultdict(list)
-        self._away: set[BackendName] = set()
+        self.breakers = {backend: Breaker() for backend in BackendName}
+        #: By backend, the oldest first; those that have started or gone are dropped when they come up.
+        self._pending: dict[BackendName, list[tuple[datetime, int, str]]] = {b: [] for b in BackendName}
         self._tickets = itertools.count()
 
     # --- membership ------------------------------------------------------------------
@@ -139,6 +143,7 @@ class Inflight:
         self._by_workload[attempt.workload_id].add(attempt.id)
         self._counts[flight.backend][flight.phase] += 1
         flight.ticket = next(self._tickets)
+        self._push_pending(flight)
         if flight.phase is Phase.READY:
             self._push_ready(flight)
 
@@ -178,6 +183,7 @@ class Inflight:
         flight.attempt = attempt
         flight.routed = True
         self._counts[flight.backend][flight.phase] += 1
+        self._push_pending(flight)
         self.ready(flight)
 
     def resubmit(self, flight: Flight, until_s: float) -> None:
@@ -188,15 +194,8 @@ class Inflight:
         flight.looked_up = False
         self.back_off(flight, until_s)
 
-    def away(self, backend: BackendName) -> None:
-        """Note that ``backend`` does not answer."""
-        self._away.add(backend)
-
-    def back(self, backend: BackendName, reasons: Collection[Reason]) -> None:
-        """Note that ``backend`` answers; if it was away, the waits that it gave for ``reasons`` end."""
-        if backend not in self._away:
-            return
-        self._away.discard(backend)
+    def wake(self, backend: BackendName, reasons: Collection[Reason]) -> None:
+        """End the waits that ``backend`` gave for ``reasons``: it answers again."""
         for flight in self:
             waits = flight.backend is backend and flight.phase is Phase.BACKOFF and not flight.revoked
             if waits and flight.reason in reasons:
@@ -264,14 +263,14 @@ class Inflight:
         return bool(limit) and self.sent(backend) >= limit
 
     def _takes_more(self, backend: BackendName) -> bool:
-        if backend in self._away and self._counts[backend][Phase.SENT]:
+        if self.breakers[backend].is_open and self._counts[backend][Phase.SENT]:
             return False
         return not self.is_full(backend)
 
     def held(self, backend: BackendName) -> int:
         """Attempts that wait for this backend and leave the slots, at most ``held_limit``."""
         waiting = self._counts[backend][Phase.BACKOFF]
-        if backend in self._away or self.is_full(backend):
+        if self.breakers[backend].is_open or self.is_full(backend):
             waiting += self._counts[backend][Phase.READY]
         return min(waiting, self._held_limit)
 
@@ -279,13 +278,43 @@ class Inflight:
         """Slots that Airflow is to count as taken."""
         return len(self._flights) - sum(self.held(b) for b in BackendName)
 
+    # --- age -------------------------------------------------------------------------
+
+    def oldest_pending(self, backend: BackendName) -> datetime | None:
+        """When the oldest attempt that has not started was queued; None if there is none."""
+        heap = self._pending[backend]
+        while heap and not self._is_pending(backend, heap[0]):
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def _is_pending(self, backend: BackendName, entry: tuple[datetime, int, str]) -> bool:
+        _, ticket, attempt_id = entry
+        flight = self._flights.get(attempt_id)
+        return (
+            flight is not None
+            and flight.ticket == ticket
+            and flight.backend is backend
+            and flight.phase < Phase.STARTED
+        )
+
     # --- internals -------------------------------------------------------------------
 
     def _set_phase(self, flight: Flight, phase: Phase) -> None:
         counts = self._counts[flight.backend]
         counts[flight.phase] -= 1
         counts[phase] += 1
-        flight.phase = phase
+        started, flight.phase = flight.phase is Phase.STARTED, phase
+        if started and phase is not Phase.STARTED:
+            self._push_pending(flight)  # its entry may be gone
+
+    def _push_pending(self, flight: Flight) -> None:
+        entry = (flight.attempt.queued_at, flight.ticket, flight.attempt.id)
+        heap = self._pending[flight.backend]
+        heapq.heappush(heap, entry)
+        if len(heap) > 2 * len(self._flights) + 100:
+            # One that pends for days is at the head, and hides all that have come and gone since.
+            heap[:] = [kept for kept in heap if self._is_pending(flight.backend, kept)]
+            heapq.heapify(heap)
 
     def _push_ready(self, flight: Flight) -> None:
         entry = (-flight.attempt.priority, flight.ticket, flight.attempt.id)

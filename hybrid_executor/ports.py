@@ -38,6 +38,13 @@ class Backend(Protocol):
 
     name: BackendName
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing of the other side answers now, as far as was noticed; None while it does.
+
+        Costs nothing to ask. One lost request is no trouble.
+        """
+
     def start(self) -> None:
         """Open what is needed. Returns although the other side is away; then attempts wait."""
 

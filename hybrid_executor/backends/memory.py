@@ -72,6 +72,11 @@ class MemoryBackend:
         self._looking_up: set[SubmissionId] = set()
         self._told: dict[SubmissionId, Observation] = {}
 
+    @property
+    def trouble(self) -> str | None:
+        """See ``ports.Backend``."""
+        return "away" if self._world.away else None
+
     def start(self) -> None:
         """See ``ports.Backend``."""
         if self not in self._world.listeners:

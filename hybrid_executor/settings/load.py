@@ -47,6 +47,7 @@ def _settings(read: Reader) -> Settings:
         multi_team=_multi_team(read),
         parallelism=read.integer("core", "parallelism", 32, least=1),
         default_queue=read.text("operators", "default_queue", "default"),
+        metrics_are_tagged=_metrics_are_tagged(read),
         task_queued_timeout_s=read.seconds("scheduler", "task_queued_timeout", 600.0, least=1.0),
         scheduler_health_check_threshold_s=read.seconds(
             "scheduler", "scheduler_health_check_threshold", 30.0, least=1.0
@@ -97,6 +98,15 @@ def _token_life(read: Reader) -> int:
     section = "celery_broker_transport_options"
     visibility_timeout_s = read.integer(section, "visibility_timeout", VISIBILITY_TIMEOUT_S, least=1)
     return read.integer(SECTION, "token_life_s", visibility_timeout_s, least=60)
+
+
+def _metrics_are_tagged(read: Reader) -> bool:
+    """As Airflow chooses: DogStatsD before StatsD before OpenTelemetry."""
+    dog, influx = (
+        read.boolean("metrics", option, False)
+        for option in ("statsd_datadog_enabled", "statsd_influxdb_enabled")
+    )
+    return dog or influx or not read.boolean("metrics", "statsd_on", False)
 
 
 def _kubernetes_queues(read: Reader) -> tuple[tuple[str, ...], str | None]:

@@ -301,6 +301,18 @@ class BackendSuite:
         self._submit_until_accepted(harness, heard, submission)
         assert heard.end(submission.id).how is How.SUCCEEDED
 
+    def test_it_says_that_nothing_answers_and_that_it_is_answered_again(self, harness: Harness) -> None:
+        heard = Heard(harness)
+        assert harness.backend.trouble is None
+        harness.break_other_side()
+        waiting = [harness.submission(Fate.BLOCKS) for _ in range(5)]
+        harness.backend.submit(waiting)
+        heard.until(lambda: harness.backend.trouble is not None, "word of the outage")
+        assert harness.backend.trouble
+        harness.restore_other_side()
+        self._submit_until_accepted(harness, heard, waiting[0])
+        heard.until(lambda: harness.backend.trouble is None, "word of its end")
+
     def test_a_backend_starts_while_the_other_side_is_away(self, harness: Harness) -> None:
         harness.break_other_side()
         submission = harness.submission(Fate.SUCCEEDS)

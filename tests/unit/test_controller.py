@@ -227,6 +227,19 @@ def test_a_backend_that_is_away_gets_one_attempt_at_a_time_and_leaves_the_slots_
     assert {flight.phase for flight in urgent} == {Phase.READY, Phase.ACCEPTED}
 
 
+def test_an_outage_is_one_line_and_its_end_another(rig: Rig, caplog: pytest.LogCaptureFixture):
+    rig.worlds[CELERY].away = True
+    for _ in range(10):
+        rig.queue()
+    rig.steps(seconds=1.0, count=20)
+    assert caplog.text.count("backend=celery breaker=open") == 1
+    rig.worlds[CELERY].away = False
+    rig.steps(seconds=1.0, count=20)
+    assert caplog.text.count("backend=celery breaker=open") == 1
+    assert caplog.text.count("backend=celery breaker=closed") == 1
+    assert len(rig.worlds[CELERY].received) == 10
+
+
 def test_a_refusal_for_another_reason_shows_that_a_backend_is_back(rig: Rig):
     inflight = rig.controller.inflight
     rig.worlds[KUBERNETES].away = True

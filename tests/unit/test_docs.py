@@ -9,7 +9,14 @@ from types import SimpleNamespace
 import pytest
 from packaging.requirements import Requirement
 
-from docs.generate_reference import LIMITS_PAGE, PAGE, configuration_page, limits_page
+from docs.generate_reference import (
+    LIMITS_PAGE,
+    METRICS_PAGE,
+    PAGE,
+    configuration_page,
+    limits_page,
+    metrics_page,
+)
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.options import OPTIONS
@@ -31,6 +38,10 @@ def test_the_configuration_page_says_what_airflow_was_told() -> None:
 
 def test_the_page_of_the_embedded_cluster_says_what_it_refuses() -> None:
     assert LIMITS_PAGE.read_text(encoding="utf-8") == limits_page(), "run python docs/generate_reference.py"
+
+
+def test_the_page_of_metrics_says_what_is_measured() -> None:
+    assert METRICS_PAGE.read_text(encoding="utf-8") == metrics_page(), "run python docs/generate_reference.py"
 
 
 @pytest.mark.parametrize("language", ["yaml", "json"])

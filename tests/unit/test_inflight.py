@@ -85,8 +85,7 @@ def test_attempts_wake_when_their_backend_is_back_and_others_do_not():
     for flight, reason in ((away, Reason.API_UNAVAILABLE), (quota, Reason.QUOTA)):
         flight.reason = reason
         flights.back_off(flight, until_s=60.0)
-    flights.away(KUBERNETES)
-    flights.back(KUBERNETES, {Reason.API_UNAVAILABLE})
+    flights.wake(KUBERNETES, {Reason.API_UNAVAILABLE})
     assert flights.take(1.0) == [away]
 
 
@@ -148,7 +147,7 @@ def test_counts_always_agree_with_what_is_in_flight(steps):
 
 def test_a_backend_that_is_away_is_asked_with_one_attempt_at_a_time():
     flights = inflight()
-    flights.away(KUBERNETES)
+    flights.breakers[KUBERNETES].heard("nothing answers", 0.0)
     pods = add(flights, 5, backend=KUBERNETES)
     light = add(flights, 2, backend=CELERY)
     assert flights.take(0.0) == [pods[0], *light]
@@ -157,5 +156,5 @@ def test_a_backend_that_is_away_is_asked_with_one_attempt_at_a_time():
     flights.back_off(pods[0], until_s=60.0)
     assert flights.take(1.0) == [pods[1]]
     flights.advance(pods[1], Phase.ACCEPTED)
-    flights.back(KUBERNETES, set())
+    flights.breakers[KUBERNETES].took()
     assert flights.take(2.0) == pods[2:]

@@ -385,3 +385,21 @@ def test_airflows_on_different_databases_have_different_names_and_no_secret_is_i
     assert first == deployment("postgresql+psycopg2://user:changed@db:5432/first")
     assert first != deployment("postgresql+psycopg2://user:secret@db:5432/second")
     assert "secret" not in first
+
+
+@pytest.mark.parametrize(
+    ("on", "tagged"),
+    [
+        ((), True),
+        (("otel_on",), True),
+        (("statsd_on",), False),
+        (("statsd_on", "statsd_influxdb_enabled"), True),
+        (("statsd_on", "statsd_datadog_enabled"), True),
+        (("statsd_on", "otel_on"), False),
+    ],
+)
+def test_metrics_have_tags_where_the_collector_knows_them(
+    load: Load, on: tuple[str, ...], tagged: bool
+) -> None:
+    text = "".join(f"{option} = True\n" for option in on)
+    assert load(f"[metrics]\n{text}").metrics_are_tagged is tagged

@@ -34,6 +34,11 @@ class CeleryBackend:
         #: The last word about each submission until it is released, None before the first.
         self._last: dict[SubmissionId, Observation | None] = {}
 
+    @property
+    def trouble(self) -> str | None:
+        """See ``ports.Backend``; of the broker, for a result store that is away holds nothing back."""
+        return self._sender.trouble if self._sender else None
+
     def start(self) -> None:
         """See ``ports.Backend``. Raises ``ConfigError`` where Airflow's Celery options make no app."""
         app = self._make_app()

@@ -49,12 +49,17 @@ class Sender:
         self._say = say
         self._publisher = Publisher(app, config)
         self._jobs: queue.SimpleQueue[Send | Withdraw | Wake] = queue.SimpleQueue()
-        self._outage = Outage("the Celery broker", config.outage_pause_max_s)
+        self._outage = Outage("the Celery broker", config.outage_pause_max_s, level=logging.DEBUG)
         self._withdrawals: dict[SubmissionId, None] = {}
         self._withdraw_at_s = 0.0
         self._give_up_at_s = float("inf")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hybrid-celery-publish", daemon=True)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the broker takes nothing; may be asked by any thread."""
+        return self._outage.trouble
 
     def start(self) -> None:
         self._thread.start()

@@ -10,6 +10,7 @@ connects to nothing and imports no client.
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
@@ -21,8 +22,10 @@ from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.creation import Creation, MakePod
 from hybrid_executor.backends.kubernetes.loop import LoopThread
 from hybrid_executor.backends.kubernetes.podlog import read_log
+from hybrid_executor.backends.kubernetes.times import PodTimes
 from hybrid_executor.backends.kubernetes.upkeep import Upkeep
 from hybrid_executor.backends.kubernetes.watch import Reflector
+from hybrid_executor.meter import WATCH_AGE, Meter, Tags
 from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
 from hybrid_executor.model.observation import Accepted, Ended, Observation, Rejected, Started, Waiting
 from hybrid_executor.model.reason import Reason
@@ -40,18 +43,28 @@ class KubernetesBackend:
 
     name = BackendName.KUBERNETES
 
-    def __init__(self, config: KubernetesConfig, make_pod: MakePod, owner: str = "") -> None:
+    def __init__(
+        self, config: KubernetesConfig, make_pod: MakePod, owner: str = "", meter: Meter | None = None
+    ) -> None:
         #: May be set until ``start``: a scheduler learns its job id late.
         self.owner = owner
         self._config = config
         self._make_pod = make_pod
+        self._meter = meter or Meter()
+        self._times = PodTimes(self._meter)
         self._heard: deque[Observation] = deque()
         self._loop = LoopThread(THREAD_NAME)
         self._session: Session | None = None
 
+    @property
+    def trouble(self) -> str | None:
+        session = self._session
+        return session.api.availability.trouble if session else None
+
     def start(self) -> None:
         if not self.owner:
             raise ValueError("the owner (scheduler job id) must be set before start")
+        self._meter.read(WATCH_AGE, self._watch_ages)
         self._loop.start(self._serve)
 
     def stop(self, deadline_s: float) -> None:
@@ -60,6 +73,7 @@ class KubernetesBackend:
 
     def submit(self, batch: Sequence[Submission]) -> None:
         batch = list(batch)
+        self._times.submitted(batch)
         if not self._hand_over(lambda session: session.creation.submit(batch)):
             self._heard.extend(
                 Waiting(s.id, Reason.API_UNAVAILABLE, "the backend is stopped", UNAVAILABLE_RETRY_S)
@@ -92,7 +106,7 @@ class KubernetesBackend:
         return self._loop.hand_over(lambda: self._session and call(self._session))
 
     async def _serve(self) -> None:
-        session = Session(self._config, self._make_pod, self.owner, self._say)
+        session = Session(self._config, self._make_pod, self.owner, self._say, self._meter)
         self._session = session
         try:
             await session.run()
@@ -100,8 +114,14 @@ class KubernetesBackend:
             self._session = None
             await session.api.close()
 
+    def _watch_ages(self) -> dict[Tags, float]:
+        session, now_s = self._session, time.monotonic()
+        reflectors = session.reflectors if session else ()
+        return {(reflector.scope or "all",): now_s - reflector.heard_at_s for reflector in reflectors}
+
     def _say(self, observation: Observation) -> None:
         self._heard.append(observation)
+        self._times.said(observation)
         log.info(
             "attempt_id=%s submission=%s backend=kubernetes %s",
             observation.submission.attempt_id,
@@ -114,16 +134,24 @@ class Session:
     """What lives from a start to a stop, all of it in the loop's thread."""
 
     def __init__(
-        self, config: KubernetesConfig, make_pod: MakePod, owner: str, say: Callable[[Observation], None]
+        self,
+        config: KubernetesConfig,
+        make_pod: MakePod,
+        owner: str,
+        say: Callable[[Observation], None],
+        meter: Meter,
     ) -> None:
         self._config = config
-        self._owner = owner
-        self.api = PodApi(config)
+        self.api = PodApi(config, meter)
         self.book = Book(say, self._carry_out, config.fatal_waiting_reasons, config.fatal_wait_s)
         self.upkeep = Upkeep(self.api, self.book, config, owner, say, is_being_made=self._is_being_made)
         self.creation = Creation(
             self.api, self.book, config, owner, make_pod=make_pod, say=say, cancel_unknown=self.upkeep.cancel
         )
+        selector = watch_selector(owner, config.deployment)
+        self.reflectors = [
+            Reflector(self.api, scope, selector, self.book, config.watch) for scope in config.watched
+        ]
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -143,13 +171,9 @@ class Session:
         self.upkeep.adopt([s for s in ids if s not in self.creation and not self.book.repeat(s)])
 
     def _works(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        selector = watch_selector(self._owner, self._config.deployment)
-        reflectors = [
-            Reflector(self.api, scope, selector, self.book, self._config.watch).run
-            for scope in self._config.watched
-        ]
+        watches = [reflector.run for reflector in self.reflectors]
         return [
-            *reflectors,
+            *watches,
             *[self.creation.run] * self._config.creation_concurrency,
             self.upkeep.run,
             self._condemn,

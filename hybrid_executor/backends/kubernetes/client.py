@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from hybrid_executor.backends.kubernetes.answer import Answer, read_answer
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.meter import API_CALLS, Meter
 from hybrid_executor.model.errors import ApiUnavailable
 
 if TYPE_CHECKING:
@@ -30,30 +31,39 @@ Pod = Mapping[str, Any]
 #: A connection that isn't made within this is not going to be.
 CONNECT_TIMEOUT_S = 10.0
 MERGE_PATCH = "application/merge-patch+json"
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+#: Failures in a row that are more than one lost connection.
+TROUBLE_LIMIT = 3
 
 
 class Availability:
-    """Says once that the API server is away, and once that it is back."""
+    """Remembers whether the API server answers. The breaker of the backend tells people."""
 
     def __init__(self) -> None:
-        self.away = False
+        #: Why it does not; None while it does, and for the first failures. May be read by any thread.
+        self.trouble: str | None = None
+        self._failures = 0
 
     def lost(self, why: str) -> None:
-        if not self.away:
-            self.away = True
-            log.warning("Kubernetes API is away, pods wait: %s", why)
+        """No answer came, or a 5xx."""
+        self._failures += 1
+        log.debug("the Kubernetes API server did not answer: %s", why)
+        if self._failures >= TROUBLE_LIMIT:
+            self.trouble = why
 
     def found(self) -> None:
-        if self.away:
-            self.away = False
-            log.info("Kubernetes API is back")
+        """It answered, whatever it said."""
+        self._failures, self.trouble = 0, None
 
 
 class PodApi:
     """Pods of one API server. Use from one event loop; ``close`` when done."""
 
-    def __init__(self, config: KubernetesConfig) -> None:
+    def __init__(self, config: KubernetesConfig, meter: Meter | None = None) -> None:
         self._config = config
+        self._meter = meter or Meter()
         self._client: Any = None
         self._opening = asyncio.Lock()
         self.availability = Availability()
@@ -177,7 +187,9 @@ class PodApi:
                 _request_timeout=timeout,
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._meter.count(API_CALLS, *call_of(method, path, query), "none")
             raise self._lost(error) from error
+        self._meter.count(API_CALLS, *call_of(method, path, query), str(response.status))
         if response.status < 500:
             self.availability.found()
         return response
@@ -249,6 +261,19 @@ def keepalive_options(config: KubernetesConfig) -> list[tuple[int, int, int]]:
 def pods_path(namespace: str | None, name: str | None = None) -> str:
     path = "/api/v1/pods" if namespace is None else f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
     return f"{path}/{quote(name, safe='')}" if name else path
+
+
+def call_of(method: str, path: str, query: Mapping[str, str]) -> tuple[str, str]:
+    """Verb and resource of a request, as RBAC and audit logs have them."""
+    steps = path.removeprefix("/apis/").split("/")[2:] if path.startswith("/apis/") else path.split("/")[3:]
+    if steps[0] == "namespaces" and len(steps) > 2:
+        steps = steps[2:]
+    resource = f"{steps[0]}/{steps[2]}" if len(steps) > 2 else steps[0]
+    if method != "GET":
+        return _VERBS[method], resource
+    if query.get("watch") == "true":
+        return "watch", resource
+    return "list" if len(steps) == 1 else "get", resource
 
 
 def _words(error: BaseException) -> str:

@@ -99,13 +99,15 @@ class Reflector:
         self, api: PodApi, scope: str | None, selector: str, sink: Sink, timing: WatchTiming
     ) -> None:
         self._api = api
-        self._scope = scope
+        self.scope = scope
         self._selector = selector
         self._sink = sink
         self._timing = timing
         #: None: everything has to be listed.
         self._version: str | None = None
         self._failures = 0
+        #: When it last heard anything of the server, monotonic seconds; read by any thread.
+        self.heard_at_s = time.monotonic()
 
     async def run(self) -> None:
         while True:
@@ -122,13 +124,14 @@ class Reflector:
                 await self._back_off(None, error)
 
     async def _list(self) -> str:
-        self._sink.listing(self._scope, time.monotonic())
+        self._sink.listing(self.scope, time.monotonic())
         version = ""
-        async for page in self._api.pages(self._scope, self._selector):
+        async for page in self._api.pages(self.scope, self._selector):
             version = page["metadata"]["resourceVersion"]
             for pod in page["items"]:
                 self._sink.changed(pod)
-        self._sink.listed(self._scope)
+        self._sink.listed(self.scope)
+        self.heard_at_s = time.monotonic()
         return version
 
     async def _watch(self, version: str) -> None:
@@ -145,7 +148,7 @@ class Reflector:
         stream, began = Stream(version), time.monotonic()
         try:
             with suppress(TimeoutError):
-                async with self._api.watch(self._scope, query, timeout_s + self._timing.slack_s) as chunks:
+                async with self._api.watch(self.scope, query, timeout_s + self._timing.slack_s) as chunks:
                     async for chunk in chunks:
                         self._deliver(stream, chunk)
         finally:
@@ -162,6 +165,7 @@ class Reflector:
             await self._back_off(None, "the watch was closed at once")
 
     def _deliver(self, stream: Stream, chunk: bytes) -> None:
+        self.heard_at_s = time.monotonic()
         for event in stream.feed(chunk):
             match event:
                 case Changed(pod):
@@ -170,12 +174,12 @@ class Reflector:
                     self._sink.removed(pod)
 
     def _list_again(self, why: str) -> None:
-        log.info("listing pods in %s again: %s", self._scope or "all namespaces", why)
+        log.info("listing pods in %s again: %s", self.scope or "all namespaces", why)
         self._version = None
 
     async def _back_off(self, asked_s: float | None, why: object) -> None:
         """Full jitter above half, so that schedulers cut off together don't return together."""
-        log.debug("watch of pods in %s failed: %s", self._scope or "all namespaces", why)
+        log.debug("watch of pods in %s failed: %s", self.scope or "all namespaces", why)
         ceiling_s = min(self._timing.backoff_max_s, self._timing.backoff_first_s * 2.0**self._failures)
         self._failures = min(self._failures + 1, 16)
         await asyncio.sleep(max(asked_s or 0.0, ceiling_s * random.uniform(0.5, 1.0)))  # noqa: S311
