@@ -12,7 +12,8 @@ Order within a step, and why:
    transaction: a submission is durable before it is sent;
 3. if the ledger can't be written, nothing is sent, nothing is forgotten, and
    the same is tried again in the next step;
-4. only an end that is recorded is released: until then the pod stays as its witness.
+4. only an end that is recorded is released: until then the pod stays as its witness;
+5. what a backend holds without its payload (adopted pods) is handed over again, a few in each step.
 """
 
 import logging
@@ -62,6 +63,8 @@ EVENTS = {
     Outcome.REVOKED: "hybrid executor: withdrawn",
     Outcome.RESTARTED: "hybrid executor: runs again",
 }
+#: How many payloads one step makes anew: each is a query.
+PAYLOADS_AT_ONCE = 20
 
 
 class Controller:
@@ -103,6 +106,8 @@ class Controller:
         )
         self._undecided: list[tuple[BackendName, Observation]] = []
         self._restarts = Restarts(ledger, tasks)
+        #: Held by their backends, which lack their payloads; in order, each once.
+        self._lacking: dict[Flight, None] = {}
 
     # --- taking attempts in -------------------------------------------------------------
 
@@ -143,6 +148,7 @@ class Controller:
         self._observe()
         self._reconciler.run_if_due()
         self._submit(self.inflight.take(self._clock.monotonic_s()))
+        self._complete()
 
     def flush(self) -> None:
         """Write what is not written yet; used once more before the end."""
@@ -235,6 +241,8 @@ class Controller:
             self.inflight.advance(flight, decision.phase)
         if decision.reason:
             self._note_wait(flight, decision.reason, decision.message)
+        if decision.lacks_payload:
+            self._lacking[flight] = None
 
     def _retry(self, flight: Flight, decision: Retry) -> None:
         flight.refusals += 1
@@ -346,18 +354,37 @@ class Controller:
 
     def _prepare(self, flight: Flight) -> bool:
         """Make sure that there is something to send; an adopted attempt has no workload yet."""
-        if flight.parcel is not None:
-            return True
         try:
-            flight.parcel = self._tasks.parcel(flight.attempt)
+            if self._has_parcel(flight):
+                return True
         except Unavailable:
             self._note_hold(flight, Reason.LEDGER_UNAVAILABLE)
             return False
+        self._close(flight, Outcome.REVOKED, Diagnosis(reason=Reason.SETTLED))
+        return False
+
+    def _has_parcel(self, flight: Flight) -> bool:
+        """False if the attempt is not to run any more; raises ``Unavailable``."""
         if flight.parcel is None:
-            self._close(flight, Outcome.REVOKED, Diagnosis(reason=Reason.SETTLED))
-            return False
-        flight.signed_s = self._clock.monotonic_s()
-        return True
+            flight.parcel = self._tasks.parcel(flight.attempt)
+            flight.signed_s = self._clock.monotonic_s()
+        return flight.parcel is not None
+
+    def _complete(self) -> None:
+        """Hand over again what lacks its payload, unless it has gone on without meanwhile."""
+        batches: dict[BackendName, list[Submission]] = {}
+        for flight in list(self._lacking)[:PAYLOADS_AT_ONCE]:
+            wants = self.inflight.get(flight.attempt.id) is flight and flight.phase is Phase.ACCEPTED
+            try:
+                if wants and not flight.revoked and self._has_parcel(flight):
+                    submission = self._submission(flight, self._clock.monotonic_s())
+                    batches.setdefault(flight.backend, []).append(submission)
+            except Unavailable as error:
+                log.warning("%d payloads wait: %s", len(self._lacking), error)
+                break
+            del self._lacking[flight]
+        for name, batch in batches.items():
+            self._backends[name].submit(batch)
 
     def _submission(self, flight: Flight, now_s: float) -> Submission:
         # A hundredth of its life is what a token may lose before it is signed again.

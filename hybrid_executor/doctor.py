@@ -19,7 +19,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from hybrid_executor import contract
 from hybrid_executor.backends.celery.app import provider_app
 from hybrid_executor.backends.celery.redaction import error_text, redacted
-from hybrid_executor.backends.kubernetes.permissions import NEEDED_FOR_LOGS, Permissions
+from hybrid_executor.backends.kubernetes.permissions import (
+    NEEDED,
+    NEEDED_FOR_LOGS,
+    NEEDED_FOR_PODS,
+    Permissions,
+)
 from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.ledger.revisions import current_problem
 from hybrid_executor.model.attempt import BackendName
@@ -190,9 +195,10 @@ def _kubernetes(settings: Settings) -> Iterator[Finding]:
 async def _missing_permissions(settings: Settings) -> dict[str | None, tuple[list[str], list[str]]]:
     """By namespace: what the scheduler lacks, and what its account could not do in the API server's place."""
     api = Permissions(replace(settings.kubernetes, request_timeout_s=TIMEOUT_S))
+    needed = NEEDED if settings.workload_secret else NEEDED_FOR_PODS
     try:
         return {
-            scope: (await api.missing(scope), await api.missing(scope, NEEDED_FOR_LOGS))
+            scope: (await api.missing(scope, needed), await api.missing(scope, NEEDED_FOR_LOGS))
             for scope in settings.kubernetes.watched
         }
     finally:

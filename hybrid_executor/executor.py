@@ -171,6 +171,7 @@ class HybridExecutor(BaseExecutor):
                 airflow_version=contract.AIRFLOW_VERSION,
                 image=settings.worker_image,
                 watched=None if None in watched else frozenset(n for n in watched if n),
+                workload_secret=settings.workload_secret,
             ),
             self._templates,
             coordinator_extra,

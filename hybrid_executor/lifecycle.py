@@ -116,6 +116,8 @@ class Advance:
     message: str = ""
     external_name: str | None = None
     where: str | None = None
+    #: Its backend has it but for the payload, which is handed over again.
+    lacks_payload: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +192,10 @@ def decide(view: AttemptView, observation: Observation, witness: Witness | None,
     if observation.submission != (view.attempt_id, view.number):
         return Ignore()
     match observation:
-        case Accepted(external_name=name):
+        case Accepted(external_name=name, lacks_payload=lacks):
             if view.phase is Phase.STARTED:
                 return Ignore()
-            return Advance(Phase.ACCEPTED, external_name=name)
+            return Advance(Phase.ACCEPTED, external_name=name, lacks_payload=lacks and not view.revoked)
         case Waiting():
             return _decide_wait(view, observation, policy)
         case Started(where=where):

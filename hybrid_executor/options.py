@@ -124,6 +124,17 @@ longest wait in a Celery queue. Not set: the broker's visibility timeout
 """,
     ),
     Option(
+        name="workload_secret",
+        type="boolean",
+        default="True",
+        description="""\
+Whether a pod gets its task's token and the rest of its workload from a Secret of the pod's name,
+mounted as a file, which goes when the pod goes. The scheduler's role then needs ``create`` and
+``update`` on ``secrets``. False puts them into the pod's arguments, as the stock executor does, where
+everybody who may read pods reads them.
+""",
+    ),
+    Option(
         name="flower_url",
         type="string",
         default="",

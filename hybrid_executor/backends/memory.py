@@ -3,7 +3,7 @@
 ``MemoryWorld`` is the other side (the broker with its workers, the cluster
 with its pods) and outlives any ``MemoryBackend`` that is connected to it, as a
 real one outlives a scheduler. Tests drive the world: ``start``, ``end``,
-``away``. Nothing happens by itself and nothing takes time.
+``away``, ``cut_short``. Nothing happens by itself and nothing takes time.
 """
 
 from collections import deque
@@ -24,6 +24,8 @@ class Run:
     started: bool = False
     how: How | None = None
     diagnosis: Diagnosis | None = None
+    #: Made, but what it is to run never arrived: it can't start.
+    lacks_payload: bool = False
     #: How often its process was started: more than once is what must never happen.
     starts: int = 0
 
@@ -34,6 +36,8 @@ class MemoryWorld:
 
     #: Whether the other side does not answer.
     away: bool = False
+    #: Whether what is handed over is made without its payload, as a pod without its Secret.
+    cut_short: bool = False
     runs: dict[SubmissionId, Run] = field(default_factory=dict)
     #: Everything that was ever handed over, in order.
     received: list[SubmissionId] = field(default_factory=list)
@@ -42,7 +46,7 @@ class MemoryWorld:
     def start(self, submission: SubmissionId) -> None:
         """Start the process of a submission that waits."""
         run = self.runs[submission]
-        if not run.started and run.how is None:
+        if not run.started and run.how is None and not run.lacks_payload:
             run.started, run.starts = True, run.starts + 1
             self._tell(run)
 
@@ -94,7 +98,13 @@ class MemoryBackend:
                 self._seen.append(Waiting(submission.id, Reason.API_UNAVAILABLE, "away", retry_after_s=0.0))
                 continue
             self._world.received.append(submission.id)
-            run = self._world.runs.setdefault(submission.id, Run(submission, self.owner))
+            run = self._world.runs.setdefault(
+                submission.id, Run(submission, self.owner, lacks_payload=self._world.cut_short)
+            )
+            if self._world.cut_short and run.lacks_payload:
+                self._seen.append(Waiting(submission.id, Reason.API_UNAVAILABLE, "cut", retry_after_s=0.0))
+                continue
+            run.lacks_payload = False
             self._seen.append(Accepted(submission.id, external_name=f"memory-{submission.id}"))
             self.notice(run)
 
@@ -114,6 +124,9 @@ class MemoryBackend:
             else:
                 run.owner = self.owner
                 self._told.pop(submission, None)
+                if run.lacks_payload:
+                    name = f"memory-{submission}"
+                    self._seen.append(Accepted(submission, external_name=name, lacks_payload=True))
                 self.notice(run)
         self._looking_up.clear()
         for run in self._world.runs.values():

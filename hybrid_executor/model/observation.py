@@ -48,6 +48,9 @@ class Accepted:
     submission: SubmissionId
     #: The Celery task id, or ``namespace/pod``.
     external_name: str
+    #: Whether what it is to run may not have arrived: the submission is to be handed over once more,
+    #: its payload made anew. The backend holds it all the same.
+    lacks_payload: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ _HINTS: Mapping[Reason, str] = {
     Reason.UNSCHEDULABLE: "look at its requests, selectors and tolerations, and at the cluster's autoscaler",
     Reason.IMAGE_PULL: "correct the image's name or the pull secret, or see whether the registry answers",
     Reason.CONTAINER_CONFIG: "create what the message names, or correct the pod template or override",
-    Reason.VOLUME: "look at the claim, and at the nodes that may mount it",
+    Reason.VOLUME: "`kubectl describe pod` names the volume; look at its claim or secret, and at the nodes",
     Reason.INVALID_POD: "correct the layer and the field that the message names",
     Reason.REFUSED: "the message is the policy's own: change the pod or the policy",
     Reason.ERROR: "read the task's log",

@@ -26,6 +26,7 @@ from hybrid_executor.naming import (
     pod_name,
 )
 from hybrid_executor.pods.template import BASE, PodTemplate
+from hybrid_executor.pods.workload import VOLUME, arguments, mount
 
 ENV_EXECUTOR = "AIRFLOW__CORE__EXECUTOR"
 ENV_IN_POD = "AIRFLOW_IS_K8S_EXECUTOR_POD"
@@ -50,6 +51,12 @@ STOCK_DIFFERENCES: Mapping[tuple[str, ...], str] = {
         "(AF#56271); stock templates say LocalExecutor"
     ),
 }
+#: What differs besides where the workload is in a Secret, which a setting turns off.
+SECRET_DIFFERENCES: Mapping[tuple[str, ...], str] = {
+    ("spec", "containers", BASE, "args"): "--json-path: an argument is read by whoever may read pods",
+    ("spec", "containers", BASE, "volumeMounts", VOLUME): "where that path is",
+    ("spec", "volumes", VOLUME): "the Secret of the pod's name",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +76,15 @@ class PodSettings:
     env: Mapping[str, str] = field(default_factory=dict)
     #: Namespaces that are watched; None for all. A pod elsewhere would never be seen to end.
     watched: frozenset[str] | None = None
+    #: Whether the workload comes as a file from a Secret; else it is an argument, as in stock.
+    workload_secret: bool = True
 
 
 def stock_differences(settings: PodSettings) -> dict[tuple[str, ...], str]:
-    """``STOCK_DIFFERENCES`` with the environment that the operator adds."""
+    """All that these settings make differ."""
     env = ("spec", "containers", BASE, "env")
-    return dict(STOCK_DIFFERENCES) | {(*env, name): "set by the operator" for name in settings.env}
+    found = dict(STOCK_DIFFERENCES) | {(*env, name): "set by the operator" for name in settings.env}
+    return found | dict(SECRET_DIFFERENCES) if settings.workload_secret else found
 
 
 def build_pod(submission: Submission, template: PodTemplate, settings: PodSettings) -> dict[str, Any]:
@@ -120,6 +130,8 @@ def seal(pod: dict[str, Any], submission: Submission, settings: PodSettings) -> 
         annotations = metadata.get("annotations") or {}
         metadata["annotations"] = {**annotations, ANNOTATION_FATAL_WAIT: f"{limit_s:g}"}
     spec["restartPolicy"] = "Never"
+    if settings.workload_secret:
+        mount(pod)
     return pod
 
 
@@ -170,7 +182,8 @@ def safe_label(text: str) -> str:
 
 
 def _fill_base(container: dict[str, Any], submission: Submission, settings: PodSettings) -> None:
-    container["args"] = ["python", "-m", entry_point(submission), "--json-string", submission.payload]
+    payload = None if settings.workload_secret else submission.payload
+    container["args"] = ["python", "-m", entry_point(submission), *arguments(payload)]
     if settings.image:
         container["image"] = settings.image
     own = {**settings.env, ENV_EXECUTOR: settings.executor}

@@ -88,6 +88,8 @@ class PodView:
     node: str | None
     #: Whether the process that runs the task was ever started, as far as the pod tells.
     started: bool
+    #: Whether its node has it and could not make its sandbox yet, which comes after its volumes.
+    has_no_sandbox: bool = False
     #: Why it does not run yet, or may not run any more; None once it has ended or while all is well.
     waits: Diagnosis | None = None
     #: Why it failed, or is being deleted, or what went wrong in one that succeeded.
@@ -112,6 +114,7 @@ def observe(pod: Mapping[str, Any]) -> PodView:
         phase=phase,
         node=reading.spec.get("nodeName"),
         started=reading.started(),
+        has_no_sandbox=reading.condition("PodReadyToStartContainers").get("status") == "False",
         waits=reading.waits() if open_ else None,
         diagnosis=_diagnosis_in(phase, reading),
     )
@@ -176,6 +179,9 @@ class _Reading:
         if self.state("running") is not None:
             return True
         ended = self.state("terminated") or {}
+        if ended.get("reason") == "ContainerStatusUnknown":
+            # So a node ends, too, what is deleted before it has a container.
+            return bool(self.main.get("containerID"))
         if ended:
             return ended.get("reason") not in _NEVER_STARTED
         return bool((self.main.get("lastState") or {}).get("terminated")) or (
@@ -286,6 +292,8 @@ class _Reading:
             return _diagnosis(Reason.OOM_KILLED, f"container {name} {self._memory(name)}", detail, code)
         if why in _NEVER_STARTED:
             return _diagnosis(Reason.CONTAINER_CONFIG, f"container {name} could not be started", detail, code)
+        if why == "ContainerStatusUnknown" and self.metadata.get("deletionTimestamp") and not self.started():
+            return None
         if why == "ContainerStatusUnknown":
             return _diagnosis(Reason.NODE_LOST, f"its node lost track of container {name}", detail, code)
         if why == "DeadlineExceeded":

@@ -189,6 +189,18 @@ class Sender(Heard):
         assert isinstance(found, Waiting)
         return found
 
+    def completes(self, sent: Submission) -> None:
+        """An adopted one lacks its payload; it is handed over again, as the executor does."""
+        self.until(
+            lambda: any(isinstance(o, Accepted) and o.lacks_payload for o in self.of(sent.id)),
+            "being asked for its payload",
+        )
+        self.send(sent)
+        self.until(
+            lambda: any(isinstance(o, Accepted) and not o.lacks_payload for o in self.of(sent.id)),
+            "acceptance",
+        )
+
     def rejected(self, sent: Submission) -> Rejected:
         self.until_kind(Rejected, [sent.id])
         return next(o for o in self.of(sent.id) if isinstance(o, Rejected))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hybrid_executor.model.attempt import Submission
-from hybrid_executor.model.observation import Accepted, Ended, Rejected, Waiting
+from hybrid_executor.model.observation import Accepted, Ended, Observation, Rejected, Waiting
 from hybrid_executor.model.reason import Reason
 from tests.cluster.backend import ClusterHarness, HarnessMaker, Sender
 from tests.cluster.plane import ControlPlane
@@ -54,6 +54,10 @@ def delete(harness: ClusterHarness, kind: str) -> None:
     assert code == 200, answer
 
 
+def is_quota(seen: Observation) -> bool:
+    return isinstance(seen, Waiting) and seen.reason is Reason.QUOTA
+
+
 class TestWhatIsWaitedFor:
     """Nothing is wrong with the task: it goes on when the cluster lets it."""
 
@@ -85,6 +89,26 @@ class TestWhatIsWaitedFor:
         assert "exceeded quota: it, requested: pods=1, used: pods=2, limited: pods=2" in waits[-1].message
         assert len(harness.pods()) == 2
         quota(harness, pods="9")
+        sender.until_kind(Accepted, [sent.id for sent in batch])
+        for sent in batch:
+            harness.finish(sent.id)
+        sender.all_end_well_and_once(batch)
+
+    def test_an_exhausted_quota_of_secrets_holds_their_pods_back_until_it_grows(
+        self, harness: ClusterHarness, sender: Sender
+    ) -> None:
+        quota(harness, secrets="2")
+        batch = [harness.submission(Fate.BLOCKS) for _ in range(5)]
+        sender.send(*batch)
+        sender.until(
+            lambda: len({o.submission for o in sender.all if isinstance(o, Accepted)}) == 2, "two that run"
+        )
+        sender.until(
+            lambda: len({o.submission for o in sender.all if is_quota(o)}) == 3,
+            "three that wait for the quota",
+        )
+        harness.api.until(lambda: len(harness.pods()) == 2, "a pod was left without its Secret")
+        quota(harness, secrets="9")
         sender.until_kind(Accepted, [sent.id for sent in batch])
         for sent in batch:
             harness.finish(sent.id)

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from hybrid_executor.backends.kubernetes.permissions import NEEDED, NEEDED_FOR_LOGS, Permissions
+from hybrid_executor.doctor import _kubernetes
 from hybrid_executor.model.observation import Accepted, Ended, How, Rejected, Started
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.settings import Settings
 from tests.cluster.access import RBAC
 from tests.cluster.backend import QUICK, ROLES, ClusterHarness, HarnessMaker, Sender, role_rules
 from tests.cluster.fixture import StartPlane
@@ -23,12 +25,14 @@ POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
-    "rules": [{"level": "Metadata", "resources": [{"group": "", "resources": ["pods", "pods/*"]}]}],
+    "rules": [
+        {"level": "Metadata", "resources": [{"group": "", "resources": ["pods", "pods/*", "secrets"]}]}
+    ],
 }
 
 
 class Audit:
-    """What the API server wrote of requests about pods."""
+    """What the API server wrote of requests about pods and Secrets."""
 
     def __init__(self, folder: Path) -> None:
         self.log = folder / "audit.log"
@@ -60,19 +64,21 @@ def decision(event: dict[str, Any]) -> str:
 def live(harness: ClusterHarness) -> None:
     """All that a scheduler's life brings: sending, taking over, sending twice, withdrawing, clearing up."""
     sender = Sender(harness)
-    good, bad, adopted, cancelled = (
-        harness.submission(fate) for fate in (Fate.SUCCEEDS, Fate.FAILS, Fate.BLOCKS, Fate.BLOCKS)
+    good, bad, adopted, cancelled, pending = (
+        harness.submission(fate) for fate in (Fate.SUCCEEDS, Fate.FAILS, Fate.BLOCKS, Fate.BLOCKS, Fate.PENDS)
     )
-    sender.send(good, bad, adopted, cancelled)
+    sender.send(good, bad, adopted, cancelled, pending)
     sender.until_kind(Ended, [good.id, bad.id])
     sender.until_kind(Started, [adopted.id, cancelled.id])
+    sender.until_kind(Accepted, [pending.id])
     harness.backend.release([good.id, bad.id])
     until(lambda: not harness.swept_by_others(good.id), "the pod that succeeded stayed")
     until(lambda: not harness.swept_by_others(bad.id), "the pod that failed was not marked")
 
-    harness.restart().adopt([adopted.id])
+    harness.restart().adopt([adopted.id, pending.id])
     after = Sender(harness)
     after.until_kind(Started, [adopted.id])
+    after.completes(pending)
     after.send(cancelled)  # the reply to its creation is lost, as far as this one knows
     after.until_kind(Started, [cancelled.id])
     harness.backend.cancel([cancelled.id])
@@ -87,7 +93,9 @@ def test_every_right_of_the_roles_is_used_and_none_is_missing(
     start_plane: StartPlane, start_harness: HarnessMaker, tmp_path: Path
 ) -> None:
     audit = Audit(tmp_path)
-    plane = start_plane(apiserver_flags=audit.flags)
+    # OpenShift has this check of who may name owners; the default is to go without.
+    strict = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement"
+    plane = start_plane(apiserver_flags=[*audit.flags, strict])
     with RunnerNode.started(plane, options=QUICK):
         harness = start_harness(plane, "default")
         live(harness)
@@ -105,28 +113,44 @@ def test_every_right_of_the_roles_is_used_and_none_is_missing(
         assert audit.used("log-reader") == set(NEEDED_FOR_LOGS)
 
 
-@pytest.mark.parametrize("lacking", [None, *(verb for verb, _, _ in NEEDED)])
+@pytest.mark.parametrize("lacking", [None, *(f"{verb} {kind}" for verb, kind, _ in NEEDED)])
 def test_the_doctors_question_names_exactly_what_the_role_lacks(
     plane: ControlPlane, namespace: str, start_harness: HarnessMaker, lacking: str | None
 ) -> None:
-    [rule] = role_rules("scheduler")
-    rule["verbs"] = [verb for verb in rule["verbs"] if verb != lacking]
-    kubeconfig = plane.role_kubeconfig(f"lacks-{lacking}".lower(), [rule], namespace)
+    rules = role_rules("scheduler")
+    for rule in rules:
+        [kind] = rule["resources"]
+        rule["verbs"] = [verb for verb in rule["verbs"] if f"{verb} {kind}" != lacking]
+    user = f"lacks-{lacking}".lower().replace(" ", "-")
+    kubeconfig = plane.role_kubeconfig(user, rules, namespace)
     config = start_harness(plane, namespace, kubeconfig=kubeconfig).config
 
     async def ask() -> tuple[list[str], list[str]]:
         permissions = Permissions(config)
         try:
             return (
-                await permissions.missing(namespace),
+                await permissions.missing(namespace, NEEDED),
                 await permissions.missing(namespace, NEEDED_FOR_LOGS),
             )
         finally:
             await permissions.close()
 
     missing, for_logs = asyncio.run(ask())
-    assert missing == ([f"{lacking} pods"] if lacking else [])
+    assert missing == ([lacking] if lacking else [])
     assert "get pods/log" in for_logs
+
+
+@pytest.mark.parametrize("workload_secret", [True, False])
+def test_the_doctor_asks_for_rights_over_secrets_where_workloads_are_in_them(
+    plane: ControlPlane, namespace: str, start_harness: HarnessMaker, workload_secret: bool
+) -> None:
+    rules = [rule for rule in role_rules("scheduler") if rule["resources"] == ["pods"]]
+    kubeconfig = plane.role_kubeconfig(f"pods-alone-{namespace}", rules, namespace)
+    config = start_harness(plane, namespace, kubeconfig=kubeconfig).config
+    settings = Settings(kubernetes=config, workload_secret=workload_secret)
+    problems = [finding.problem for finding in _kubernetes(settings) if not finding.ok]
+    lacks = "not allowed: create secrets, update secrets; give the scheduler's role these verbs"
+    assert problems == ([lacks] if workload_secret else [])
 
 
 def grant(plane: ControlPlane, namespace: str, user: str) -> None:
@@ -150,6 +174,24 @@ def test_without_rights_submissions_wait_and_go_on_when_granted(
     wait = sender.waits(batch[0], Reason.FORBIDDEN)
     assert f'User "{user}" cannot create resource "pods"' in wait.message
     sender.silence([])
+    assert not [o for o in sender.all if isinstance(o, Accepted | Ended | Rejected)]
+    grant(plane, namespace, user)
+    sender.all_end_well_and_once(batch)
+
+
+def test_without_a_right_over_secrets_no_pod_is_left_and_submissions_go_on_when_it_is_granted(
+    runner: RunnerNode, plane: ControlPlane, namespace: str, start_harness: HarnessMaker
+) -> None:
+    user = f"no-secrets-{namespace}"
+    pods_alone = [rule for rule in role_rules("scheduler") if rule["resources"] == ["pods"]]
+    kubeconfig = plane.role_kubeconfig(user, pods_alone, namespace)
+    harness = start_harness(plane, namespace, kubeconfig=kubeconfig)
+    sender = Sender(harness)
+    batch = [harness.submission(Fate.SUCCEEDS) for _ in range(3)]
+    sender.send(*batch)
+    for sent in batch:
+        wait = sender.waits(sent, Reason.FORBIDDEN)
+        assert f'User "{user}" cannot create resource "secrets"' in wait.message
     assert not [o for o in sender.all if isinstance(o, Accepted | Ended | Rejected)]
     grant(plane, namespace, user)
     sender.all_end_well_and_once(batch)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from hybrid_executor.model.observation import Accepted, Ended, How, Waiting
-from tests.contract.backend_suite import Fate, Heard
+from tests.contract.backend_suite import PATIENCE_S, Fate, Heard
 from tests.fixtures.kube import Kube, until
 from tests.fixtures.pod_backends import TIMING
-from tests.fixtures.puppet import PODS, KubernetesHarness, submission
+from tests.fixtures.puppet import PODS, SECRETS, KubernetesHarness, submission
 
 
 @pytest.fixture
@@ -31,16 +31,19 @@ def test_work_is_bounded_by_what_changes(harness: KubernetesHarness, kube: Kube,
     assert kube.count("list") == 1
     sent = [harness.submission(Fate.PENDS) for _ in range(pods)]
     ids = [s.id for s in sent]
+    # Two requests for each pod, through a proxy, in one process.
+    patience_s = PATIENCE_S + pods / 10
 
     kube.forget_requests()
-    heard = Heard(harness)
+    heard = Heard(harness, patience_s)
     harness.backend.submit(sent)
     heard.until_kind(Accepted, ids)
-    assert (kube.count("create"), kube.count("get"), kube.count("list")) == (pods, 0, 0)
+    assert (kube.count("create", PODS), kube.count("get"), kube.count("list")) == (pods, 0, 0)
+    assert (kube.count("create", SECRETS), kube.count("update")) == (pods, 0)
 
     kube.forget_requests()
     harness.backend.adopt(ids)  # what it knows is answered from memory
-    again = Heard(harness)
+    again = Heard(harness, patience_s)
     again.until_kind(Waiting, ids)
     for _ in range(100):
         harness.backend.poll()
@@ -48,7 +51,7 @@ def test_work_is_bounded_by_what_changes(harness: KubernetesHarness, kube: Kube,
 
     kube.forget_requests()
     harness.restart().adopt(ids)
-    adopted = Heard(harness)
+    adopted = Heard(harness, patience_s)
     adopted.until_kind(Waiting, ids)
     assert kube.count("patch") == pods
     assert kube.count("get") == 0
@@ -88,7 +91,7 @@ def test_pods_that_vanish_together_are_looked_up_together(harness: KubernetesHar
 def test_creation_keeps_to_its_concurrency(harness: KubernetesHarness, kube: Kube) -> None:
     harness.config = replace(harness.config, creation_concurrency=4)
     harness.restart()
-    kube.fail(verb="create", delay_s=0.2)
+    kube.fail(verb="create", path=PODS, delay_s=0.2)
     sent = [harness.submission(Fate.PENDS) for _ in range(12)]
     heard, began = Heard(harness), time.monotonic()
     harness.backend.submit(sent)

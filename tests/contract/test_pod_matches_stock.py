@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from hybrid_executor.backends.kubernetes.podgenerator import PodMaker, mutation_
 from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.model.attempt import Submission, TaskAddress
 from hybrid_executor.pods import fields
-from hybrid_executor.pods.build import STOCK_DIFFERENCES, PodSettings, safe_label, stock_differences
+from hybrid_executor.pods.build import PodSettings, safe_label, stock_differences
+from hybrid_executor.pods.template import BASE
 from tests.fixtures.submissions import pod_submission
 
 SETTINGS = PodSettings(
@@ -104,14 +106,19 @@ BARE = "spec:\n  containers:\n  - name: base\n"
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Our pod and the stock one of the same template and submission, listed paths taken out."""
+    """Our pod and the stock one of the same template and submission, listed paths taken out.
+
+    With the workload in a Secret, and the stock way.
+    """
 
     def compare(template: str | Path, submission: Submission, settings: PodSettings = SETTINGS) -> None:
         path = template if isinstance(template, Path) else tmp_path / "template.yaml"
         if isinstance(template, str):
             path.write_text(template)
-        ours = PodMaker(settings, Templates(str(path)))
-        assert without_listed(ours.make(submission)) == without_listed(stock_pod(path, submission, settings))
+        stock = stock_pod(path, submission, settings)
+        for each in (settings, replace(settings, workload_secret=False)):
+            ours = PodMaker(each, Templates(str(path)))
+            assert without_listed(ours.make(submission), each) == without_listed(stock, each)
 
     return compare
 
@@ -145,20 +152,23 @@ def stock_pod(path: Path, submission: Submission, settings: PodSettings = SETTIN
     return plain
 
 
-def without_listed(pod: dict[str, Any]) -> dict[str, Any]:
+def without_listed(pod: dict[str, Any], settings: PodSettings = SETTINGS) -> dict[str, Any]:
     pod = copy.deepcopy(pod)
-    for path in STOCK_DIFFERENCES:
+    for path in stock_differences(settings):
         remove(pod, path)
     return pod
 
 
 def remove(value: Any, path: tuple[str, ...]) -> None:
+    """Take out what a path leads to, and the list of named things that is empty without it."""
     head, *tail = path
     if isinstance(value, list):
         for item in [item for item in value if item["name"] == head]:
             remove(item, tuple(tail)) if tail else value.remove(item)
     elif isinstance(value, dict) and head in value:
         remove(value[head], tuple(tail)) if tail else value.pop(head)
+        if value.get(head) == []:
+            del value[head]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -198,6 +208,8 @@ def test_label_values_equal_the_providers_wherever_kubernetes_would_take_those(t
     assert ours == theirs or not valid.fullmatch(theirs)
 
 
+#: Listed paths that the stock pod has too, with another value.
+CHANGED = {("metadata", "name"), ("spec", "containers", BASE, "args")}
 LABELS = {"dag_id", "task_id", "run_id"}
 
 
@@ -310,20 +322,31 @@ def test_a_mutation_hook_runs_where_stock_runs_it(make: Any, install_hook: Any, 
     make(EVERYTHING, pod_submission(executor_config={"pod_override": override} if override else None))
 
 
-def test_every_listed_difference_is_real(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workload_secret", [True, False])
+def test_every_listed_difference_is_real(tmp_path: Path, workload_secret: bool) -> None:
     """A path that no longer differs must leave the list."""
+    settings = replace(SETTINGS, workload_secret=workload_secret)
     path = tmp_path / "template.yaml"
     path.write_text(BARE)
     submission = pod_submission()
-    maker = PodMaker(SETTINGS, Templates(str(path)))
+    maker = PodMaker(settings, Templates(str(path)))
     ours, theirs = maker.make(submission), stock_pod(path, submission)
-    for listed in stock_differences(SETTINGS):
+    for listed in stock_differences(settings):
         trimmed = copy.deepcopy(ours)
         remove(trimmed, listed)
         assert trimmed != ours, listed
         trimmed_stock = copy.deepcopy(theirs)
         remove(trimmed_stock, listed)
-        assert (trimmed_stock == theirs) or listed == ("metadata", "name"), listed
+        assert (trimmed_stock == theirs) or listed in CHANGED, listed
+
+
+@pytest.mark.parametrize("override", [None, OVERRIDES["own executor"]], ids=["plain", "override"])
+def test_the_pod_runs_the_stock_program_and_no_other(override: Any) -> None:
+    """That path is listed, since what the program reads differs."""
+    submission = pod_submission(executor_config={"pod_override": override} if override else None)
+    ours = PodMaker(SETTINGS, Templates("")).make(submission)["spec"]["containers"][0]["args"]
+    theirs = stock_pod(Path("missing"), submission)["spec"]["containers"][0]["args"]
+    assert (ours[:3], ours[3], theirs[3]) == (theirs[:3], "--json-path", "--json-string")
 
 
 def test_the_minimal_template_is_what_stock_builds_without_a_template(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """What is to be seen while tasks run on both backends: their logs, Flower, and no token anywhere."""
 
 import base64
+import contextlib
 import http.client
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import kubernetes
 import pytest
 
 from tests.e2e.examples import Examples, Run
@@ -40,6 +43,30 @@ def test_the_log_of_a_running_pod_is_read_from_the_pod(talking: Run) -> None:
     assert "first words in a pod" in log
     assert "last words" not in log
     assert not TOKEN.search(log)
+
+
+def test_the_token_of_a_running_pod_is_in_its_secret_and_nowhere_else(talking: Run) -> None:
+    stack = talking.stack
+    [row] = talking.submissions()["in_pod"]
+    name = str(row.external_name).rpartition("/")[2]
+    with kubernetes.config.new_client_from_config(str(stack.kubeconfig)) as client:
+        core = kubernetes.client.CoreV1Api(client)
+        pods = core.list_namespaced_pod(stack.namespace, _preload_content=False).data.decode()
+        held = core.read_namespaced_secret(name, stack.namespace).data["workload.json"]
+    assert name in pods
+    assert not TOKEN.search(pods)
+    assert TOKEN.search(base64.b64decode(held).decode())
+    shown = {path: text for path, text in processes() if name in text}
+    assert shown
+    assert not [path for path, text in shown.items() if TOKEN.search(text)]
+
+
+def processes() -> Iterator[tuple[str, str]]:
+    """The arguments and the environment of every process of this machine."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        for file in ("cmdline", "environ"):
+            with contextlib.suppress(OSError):
+                yield f"{folder}/{file}", (folder / file).read_bytes().decode(errors="replace")
 
 
 def test_the_log_of_a_running_celery_task_is_not_hidden_by_the_executor(talking: Run) -> None:

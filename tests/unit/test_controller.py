@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hybrid_executor.backends.memory import MemoryBackend, MemoryWorld
-from hybrid_executor.controller import Controller
+from hybrid_executor.controller import PAYLOADS_AT_ONCE, Controller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.memory import MemoryLedger
 from hybrid_executor.lifecycle import Phase, Policy, restart_text
@@ -339,6 +339,65 @@ def test_an_adopted_attempt_is_asked_for_and_not_sent_again(rig: Rig):
     rig.steps(count=3)
     assert rig.worlds[CELERY].received == [flight.id]
     assert successor.phase is Phase.ACCEPTED
+
+
+def adopt_cut_short(rig: Rig, count: int = 1) -> list[Flight]:
+    """Attempts whose scheduler died between their pods and the Secrets of these, adopted by this one."""
+    flights = [make_flight(backend=KUBERNETES) for _ in range(count)]
+    rig.worlds[KUBERNETES].cut_short = True
+    for flight in flights:
+        address = flight.attempt.address
+        assert address
+        rig.tasks.rows[address] = Row(address, "queued", flight.attempt.id, "1")
+        rig.backends[KUBERNETES].submit([Submission(attempt=flight.attempt, number=1, payload="lost")])
+        flight.phase, flight.recorded, flight.parcel = Phase.SENT, True, None
+    rig.backends[KUBERNETES].poll()
+    rig.backends[KUBERNETES].payloads.clear()
+    rig.worlds[KUBERNETES].cut_short = False
+    rig.worlds[KUBERNETES].received.clear()
+    rig.ledger.record([rig.controller.row_of(flight) for flight in flights], [])
+    rig.controller.adopt(flights)
+    return flights
+
+
+def test_an_adopted_attempt_that_lacks_its_payload_is_given_it_without_leaving_its_place(rig: Rig):
+    [flight] = adopt_cut_short(rig)
+    rig.steps()
+    assert rig.worlds[KUBERNETES].received == [flight.id]
+    assert flight.phase is Phase.ACCEPTED
+    rig.steps(count=3)
+    assert rig.worlds[KUBERNETES].received == [flight.id]
+    rig.run(flight)
+    rig.steps()
+    assert flight.phase is Phase.STARTED
+
+
+def test_a_payload_that_can_not_be_made_now_is_made_later(rig: Rig):
+    [flight] = adopt_cut_short(rig)
+    rig.tasks.away = True
+    rig.steps(count=3)
+    assert rig.worlds[KUBERNETES].received == []
+    assert flight.phase is Phase.ACCEPTED
+    rig.tasks.away = False
+    rig.steps()
+    assert rig.worlds[KUBERNETES].received == [flight.id]
+
+
+def test_what_is_not_to_run_any_more_gets_no_payload(rig: Rig):
+    gone_on, withdrawn = adopt_cut_short(rig, 2)
+    rig.row(gone_on).state = "failed"
+    rig.controller.revoke(withdrawn)
+    rig.steps(count=3)
+    assert rig.worlds[KUBERNETES].received == []
+
+
+def test_payloads_are_made_anew_a_few_in_each_step(rig: Rig):
+    flights = adopt_cut_short(rig, 2 * PAYLOADS_AT_ONCE + 1)
+    made = []
+    for _ in range(3):
+        rig.steps()
+        made.append(len(rig.worlds[KUBERNETES].received))
+    assert made == [PAYLOADS_AT_ONCE, 2 * PAYLOADS_AT_ONCE, len(flights)]
 
 
 def test_an_adopted_attempt_that_was_never_sent_is_sent_as_its_next_submission(rig: Rig):

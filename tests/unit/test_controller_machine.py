@@ -120,7 +120,7 @@ class Everything(RuleBasedStateMachine):
             (world, run)
             for world in self.worlds.values()
             for run in world.runs.values()
-            if run.started is started and run.how is None
+            if run.started is started and run.how is None and not run.lacks_payload
         ]
 
     @rule(data=st.data())
@@ -152,6 +152,10 @@ class Everything(RuleBasedStateMachine):
     @rule(name=st.sampled_from(BackendName), away=st.booleans())
     def a_backend_goes_or_comes_back(self, name: BackendName, away: bool) -> None:
         self.worlds[name].away = away
+
+    @rule(name=st.sampled_from(BackendName), cut_short=st.booleans())
+    def payloads_get_lost_or_through(self, name: BackendName, cut_short: bool) -> None:
+        self.worlds[name].cut_short = cut_short
 
     @rule(away=st.booleans())
     def the_ledger_goes_or_comes_back(self, away: bool) -> None:
@@ -213,7 +217,7 @@ class Everything(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for world in self.worlds.values():
-            world.away = False
+            world.away = world.cut_short = False
         self.ledger.away = self.tasks.away = False
         for _ in range(400):
             self.clock.elapsed_s += 7.0

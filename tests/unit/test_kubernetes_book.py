@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from hybrid_executor.backends.kubernetes.book import Book, Known, Order, our_labels
+from hybrid_executor.backends.kubernetes.book import MOUNT_PATIENCE_S, Book, Known, Order, our_labels
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.naming import ANNOTATION_FATAL_WAIT
+from hybrid_executor.pods.workload import VOLUME
 
 ONE = SubmissionId("0198f0aa-2b6c-7d3e-8f10-1234567890ab", 1)
 TWO = SubmissionId("0198f0aa-2b6c-7d3e-8f10-1234567890ac", 1)
@@ -22,11 +23,18 @@ class Desk:
         self.now = 100.0
         self.said: list[Observation] = []
         self.orders: list[tuple[Order, SubmissionId]] = []
+        self.being_made: set[SubmissionId] = set()
         self.book = self.make()
 
     def make(self, fatal_wait_s: float = 0.0) -> Book:
-        fatal = {"InvalidImageName", "ErrImagePull"}
-        return Book(self.said.append, self._order, fatal, fatal_wait_s, clock=lambda: self.now)
+        return Book(
+            self.said.append,
+            self._order,
+            {"InvalidImageName", "ErrImagePull"},
+            fatal_wait_s,
+            clock=lambda: self.now,
+            is_being_made=self.being_made.__contains__,
+        )
 
     def _order(self, order: Order, known: Known) -> None:
         self.orders.append((order, known.id))
@@ -45,6 +53,7 @@ def pod(submission: SubmissionId = ONE, phase: str = "Pending", **state: Any) ->
     return {
         "metadata": {
             "name": f"pod-{submission.attempt_id[-2:]}",
+            "uid": f"uid-{submission.attempt_id[-2:]}",
             "namespace": NAMESPACE,
             "labels": our_labels(submission, "7", "airflow"),
         },
@@ -204,7 +213,7 @@ def test_an_ended_pod_is_disposed_of_once(desk: Desk) -> None:
 def test_a_duplicate_under_another_name_changes_nothing(desk: Desk) -> None:
     desk.book.changed(running())
     copy = pod(ONE, "Failed", terminated={"exitCode": 1})
-    copy["metadata"]["name"] = "a-copy-that-somebody-made"
+    copy["metadata"] |= {"name": "a-copy-that-somebody-made", "uid": "another"}
     desk.book.changed(copy)
     desk.book.removed(copy)
     assert desk.ends() == []
@@ -296,3 +305,148 @@ def test_a_process_killed_for_memory_inside_a_pod_that_succeeds_is_told_af61521(
     assert end.how is How.SUCCEEDED
     assert end.diagnosis is not None
     assert end.diagnosis.reason is Reason.OOM_KILLED
+
+
+# --- pods whose workload is in a Secret ---------------------------------------------------
+
+REFUSED = Waiting(ONE, Reason.QUOTA, "exceeded quota", retry_after_s=5.0)
+HELD = Waiting(ONE, Reason.QUOTA, "exceeded quota")
+ACCEPTED = Accepted(ONE, "airflow/pod-ab")
+LACKING = Accepted(ONE, "airflow/pod-ab", lacks_payload=True)
+PENDING = Waiting(ONE, Reason.POD_PENDING, "waiting for its node")
+
+
+def mounting(state: dict[str, Any] | None = None) -> dict[str, Any]:
+    state = state or pod()
+    state["spec"]["volumes"] = [{"name": VOLUME, "secret": {"secretName": "pod-ab"}}]
+    return state
+
+
+def failed_by_its_deletion() -> dict[str, Any]:
+    """As a kubelet leaves a pod that is deleted before it has a container."""
+    state = mounting(pod(ONE, "Failed", terminated={"exitCode": 137, "reason": "ContainerStatusUnknown"}))
+    state["metadata"]["deletionTimestamp"] = "2026-11-21T10:00:00Z"
+    return state
+
+
+def make(desk: Desk) -> None:
+    """Its creation is under way: the pod is there, its Secret is not."""
+    desk.being_made.add(ONE)
+    desk.book.changed(mounting())
+
+
+def test_a_pod_is_accepted_with_its_secret_and_not_before(desk: Desk) -> None:
+    make(desk)
+    desk.book.created(mounting())
+    desk.book.changed(mounting())
+    assert desk.said == []
+    desk.book.complete(ONE)
+    assert desk.said == [ACCEPTED, PENDING]
+    assert desk.book.lacking(ONE) is None
+
+
+def test_a_pod_that_is_found_without_being_made_lacks_its_payload_and_is_held(desk: Desk) -> None:
+    desk.book.changed(mounting())
+    assert desk.said == [LACKING, PENDING]
+    assert desk.book.repeat(ONE)
+    assert desk.said == [LACKING, PENDING] * 2
+    desk.book.complete(ONE)
+    assert desk.said[4:] == [ACCEPTED, PENDING]
+
+
+def test_a_pod_without_the_volume_or_that_has_started_lacks_nothing(desk: Desk) -> None:
+    desk.book.changed(mounting(running()))
+    desk.book.changed(pod(TWO))
+    assert not [o for o in desk.said if isinstance(o, Accepted) and o.lacks_payload]
+
+
+def test_a_pod_that_starts_has_its_secret_whatever_the_answer_was(desk: Desk) -> None:
+    make(desk)
+    desk.book.take_back(ONE, REFUSED)
+    desk.book.changed(mounting(running()))
+    desk.book.removed(mounting(running()))
+    desk.book.gone(ONE)
+    assert desk.said[:3] == [HELD, ACCEPTED, Started(ONE, "pod-ab on node-a")]
+    [end] = desk.ends()
+    assert end.how is How.FAILED
+
+
+def test_a_pod_whose_secret_is_refused_is_deleted_and_let_go_when_its_name_is_free(desk: Desk) -> None:
+    make(desk)
+    desk.book.take_back(ONE, REFUSED)
+    assert desk.said == [HELD]
+    assert desk.orders == [(Order.DELETE, ONE)]
+    desk.book._known[ONE].deleting = True
+    desk.book.changed(failed_by_its_deletion())
+    assert desk.book.repeat(ONE)
+    assert desk.said == [HELD, HELD]
+    desk.book.removed(failed_by_its_deletion())
+    assert desk.said == [HELD, HELD, REFUSED]
+    assert ONE not in desk.book
+
+
+def test_what_was_taken_back_while_nobody_watched_is_absent_and_leaves_its_name(desk: Desk) -> None:
+    make(desk)
+    desk.book.take_back(ONE, REFUSED)
+    desk.now += 1
+    desk.book.listing(NAMESPACE, desk.now)
+    desk.book.listed(NAMESPACE)
+    desk.book.gone(ONE)
+    [end] = desk.ends()
+    assert end.how is How.ABSENT
+
+
+def test_what_is_withdrawn_while_it_is_taken_back_ends_as_cancelled(desk: Desk) -> None:
+    make(desk)
+    desk.book.take_back(ONE, REFUSED)
+    assert desk.book.cancel(ONE)
+    desk.book.changed(failed_by_its_deletion())
+    assert desk.ends() == [Ended(ONE, How.CANCELLED)]
+
+
+def test_what_is_going_anyway_is_not_taken_back(desk: Desk) -> None:
+    desk.being_made.add(ONE)
+    desk.book.changed(mounting(pod(waiting={"reason": "InvalidImageName", "message": "no"})))
+    desk.book.take_back(ONE, REFUSED)
+    desk.book.gone(ONE)
+    assert desk.orders == [(Order.DELETE, ONE)]
+    [end] = desk.ends()
+    assert end.diagnosis is not None
+    assert end.diagnosis.reason is Reason.IMAGE_PULL
+
+
+def test_what_is_heard_late_of_a_former_pod_of_the_name_changes_nothing(desk: Desk) -> None:
+    make(desk)
+    desk.book.complete(ONE)
+    former = failed_by_its_deletion()
+    former["metadata"]["uid"] = "the former one's"
+    desk.book.changed(former)
+    desk.book.removed(former)
+    assert desk.said == [ACCEPTED, PENDING]
+    assert desk.orders == []
+
+
+def test_a_pod_without_its_volumes_is_pending_until_its_node_must_have_tried_again(desk: Desk) -> None:
+    """Kubelet's tries lie up to 122 s apart, so that time counts from the acceptance of the Secret."""
+
+    def unmounted() -> dict[str, Any]:
+        state = mounting()
+        state["status"]["conditions"] = [{"type": "PodReadyToStartContainers", "status": "False"}]
+        return state
+
+    def told() -> Reason:
+        assert desk.book.repeat(ONE)
+        wait = desk.said[-1]
+        assert isinstance(wait, Waiting)
+        return wait.reason
+
+    desk.book.changed(unmounted())
+    desk.now += 2 * MOUNT_PATIENCE_S
+    assert told() is Reason.POD_PENDING
+    desk.book.complete(ONE)
+    desk.now += 125
+    assert told() is Reason.POD_PENDING
+    desk.now += 6
+    assert told() is Reason.VOLUME
+    desk.book.changed(mounting())
+    assert told() is Reason.POD_PENDING

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hybrid_executor.backends.kubernetes.answer import Answer, creation_answer, read_answer
 from hybrid_executor.backends.kubernetes.client import keepalive_options
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig, WatchTiming
-from hybrid_executor.backends.kubernetes.creation import Gate
+from hybrid_executor.backends.kubernetes.gate import Gate
 from hybrid_executor.backends.kubernetes.upkeep import delete_options
 from hybrid_executor.backends.kubernetes.watch import Changed, Reflector, Removed, Stream
 from hybrid_executor.model.attempt import SubmissionId
@@ -152,7 +152,7 @@ def test_the_gate_closes_longer_with_each_failure_and_opens_again() -> None:
     assert gate.wait(SUBMISSION) is None
     waits = []
     for _ in range(8):
-        gate.close(Reason.API_UNAVAILABLE, "away", 0.0)
+        gate.close(Waiting(SUBMISSION, Reason.API_UNAVAILABLE, "away", retry_after_s=0.0))
         wait = gate.wait(SUBMISSION)
         assert wait is not None
         assert wait.retry_after_s is not None
@@ -162,10 +162,9 @@ def test_the_gate_closes_longer_with_each_failure_and_opens_again() -> None:
     assert waits == sorted(waits)
     assert waits[-1] == 10.0
     gate.open()
-    gate.close(Reason.THROTTLED, "asked for patience", 3.0)
-    assert gate.wait(SUBMISSION) == Waiting(
-        SUBMISSION, Reason.THROTTLED, "asked for patience", retry_after_s=3.0
-    )
+    asked = Waiting(SUBMISSION, Reason.THROTTLED, "asked for patience", retry_after_s=3.0)
+    assert gate.close(asked) is asked
+    assert gate.wait(SUBMISSION) == asked
 
 
 def test_delete_options_take_the_names_of_the_python_client() -> None:

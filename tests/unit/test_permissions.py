@@ -40,7 +40,8 @@ def test_the_doctor_asks_for_what_the_role_grants(role: str) -> None:
 def test_the_guide_names_the_verbs_of_the_role(role: str) -> None:
     page = (ROOT / "docs" / "how-to" / "install.md").read_text(encoding="utf-8")
     [row] = re.findall(rf"^\| \[`{role}-role\.yaml`\].*$", page, flags=re.MULTILINE)
-    on_pods, on_logs = row.split("|")[3:5]
+    on_pods, on_logs, on_secrets = row.split("|")[3:6]
     said = {(verb, "pods", "") for verb in re.findall(r"`(\w+)`", on_pods)}
     said |= {(verb, "pods", "log") for verb in re.findall(r"`(\w+)`", on_logs)}
+    said |= {(verb, "secrets", "") for verb in re.findall(r"`(\w+)`", on_secrets)}
     assert said == granted(role)

@@ -42,6 +42,8 @@ DENIAL_WORDS = re.compile(
 )
 #: A pod between 1.5 and 3 MiB passes the API server's own limit (413) and is a 500 of its store.
 TOO_LARGE_WORDS = re.compile(r"etcdserver: request is too large|trying to send message larger than max")
+#: What says that a deletion meant another object, which had the same name.
+OTHER_UID_WORDS = re.compile(r"UID in (?:the )?precondition")
 
 
 class Answer(HybridExecutorError):
@@ -59,6 +61,16 @@ class Answer(HybridExecutorError):
     def is_too_large(self) -> bool:
         """What was sent will never fit."""
         return self.code == 413 or (self.code == 500 and TOO_LARGE_WORDS.search(self.message) is not None)
+
+    @property
+    def is_about_existence(self) -> bool:
+        """What was to be made is there, or what was to be replaced is not."""
+        return self.code == 404 or (self.code == 409 and self.reason == "AlreadyExists")
+
+    @property
+    def is_absence(self) -> bool:
+        """The object that was meant is not there, though another may bear its name."""
+        return self.code == 404 or (self.code == 409 and OTHER_UID_WORDS.search(self.message) is not None)
 
     @property
     def is_back_pressure(self) -> bool:
@@ -97,6 +109,20 @@ def creation_answer(submission: SubmissionId, answer: Answer) -> Waiting | Rejec
         return Rejected(submission, Diagnosis(reason=Reason.INVALID_POD, message=message))
     reason, at_least_s = wait_of(answer)
     return Waiting(submission, reason, answer.message, retry_after_s=answer.retry_after_s or at_least_s)
+
+
+def secret_answer(submission: SubmissionId, answer: Answer) -> Waiting:
+    """What it means that the Secret of a workload was refused: always a wait.
+
+    It is the same for every task, so what the server calls wrong with it is for
+    an administrator to mend, and no attempt is to fail of it.
+    """
+    if is_denial(answer) or answer.code in (400, 422) or answer.is_too_large:
+        reason, at_least_s = Reason.FORBIDDEN, FORBIDDEN_RETRY_S
+    else:
+        reason, at_least_s = wait_of(answer)
+    message = f"the Secret of the workload was refused: {answer.message}"
+    return Waiting(submission, reason, message, retry_after_s=answer.retry_after_s or at_least_s)
 
 
 def is_denial(answer: Answer) -> bool:

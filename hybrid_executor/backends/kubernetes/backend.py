@@ -143,7 +143,13 @@ class Session:
     ) -> None:
         self._config = config
         self.api = PodApi(config, meter)
-        self.book = Book(say, self._carry_out, config.fatal_waiting_reasons, config.fatal_wait_s)
+        self.book = Book(
+            say,
+            self._carry_out,
+            config.fatal_waiting_reasons,
+            config.fatal_wait_s,
+            is_being_made=self._is_being_made,
+        )
         self.upkeep = Upkeep(self.api, self.book, config, owner, say, is_being_made=self._is_being_made)
         self.creation = Creation(
             self.api, self.book, config, owner, make_pod=make_pod, say=say, cancel_unknown=self.upkeep.cancel
@@ -203,8 +209,8 @@ async def _keep_going(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def _in_words(observation: Observation) -> str:
     match observation:
-        case Accepted(external_name=name):
-            return f"phase=accepted pod={name}"
+        case Accepted(external_name=name, lacks_payload=lacks):
+            return f"phase=accepted pod={name}" + (" its workload is asked for again" if lacks else "")
         case Waiting(reason=reason, message=message):
             return f"phase=waiting reason={reason} {message}"
         case Rejected(diagnosis=diagnosis):

@@ -9,13 +9,18 @@ dispose of one whose end is recorded, look one up that may be gone. Its rules:
   before that answer (a lagging view never reports it absent).
 - A pod that vanished without our doing may have been adopted by another
   scheduler, so it is looked up before its end is said.
+- A pod is accepted once its workload's Secret is. One that is made right now
+  is not spoken of before; of any other whose Secret may be missing (it was
+  adopted, or a reply was lost) it is said that it lacks its payload.
+- A pod that was taken back (its Secret was refused) never ran: no end is said,
+  but the wait, and that only when the watch has shown the name to be free.
 
 All calls come from the loop's thread.
 """
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -32,8 +37,14 @@ from hybrid_executor.naming import (
     LABEL_SUBMISSION,
 )
 from hybrid_executor.pods.diagnosis import PodPhase, PodView, observe
+from hybrid_executor.pods.workload import mounts_workload
 
 Pod = Mapping[str, Any]
+
+
+#: Kubelet tries a mount again after at most 122 s. Until then a pod without its volumes is just pending.
+MOUNT_PATIENCE_S = 130.0
+NO_SANDBOX = "its volumes can't be mounted, or its network can't be made: kubectl describe pod {} says which"
 
 
 class Order(StrEnum):
@@ -54,10 +65,18 @@ class Known:
     id: SubmissionId
     namespace: str
     name: str
+    uid: str
     #: When something last proved that it exists; monotonic, in seconds.
     seen_at: float
     where: str = ""
     wait: tuple[Reason, str] | None = None
+    #: When it had all that it needs, its Secret among it; monotonic, in seconds.
+    accepted_at: float = 0.0
+    has_no_sandbox: bool = False
+    #: Its Secret is not known to be there, and it can't start without.
+    lacks_workload: bool = False
+    #: It is being deleted since its Secret was refused; said when it is gone.
+    taken_back: Waiting | None = None
     #: Withdrawn on our side; its end is a cancellation.
     cancelled: bool = False
     #: It can never start; it is being deleted, and this will be why it ended.
@@ -70,6 +89,11 @@ class Known:
     missed: bool = False
     released: bool = False
     end: Ended | None = None
+
+    @property
+    def is_going(self) -> bool:
+        """Whether we have ordered its deletion, or it has ended."""
+        return bool(self.cancelled or self.condemned or self.taken_back or self.end)
 
 
 def submission_of(pod: Pod) -> SubmissionId | None:
@@ -106,11 +130,14 @@ class Book:
         fatal_waiting_reasons: Collection[str] = (),
         fatal_wait_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        is_being_made: Callable[[SubmissionId], bool] = lambda _: False,
     ) -> None:
         self._say = say
         self._order = order
         self._fatal_waits = FatalWaits(fatal_waiting_reasons, fatal_wait_s, clock)
         self._clock = clock
+        self._is_being_made = is_being_made
         self._known: dict[SubmissionId, Known] = {}
         self._listing_began: dict[str | None, float] = {}
 
@@ -136,18 +163,21 @@ class Book:
         submission = submission_of(pod)
         if submission is None:
             return
-        known = self._known.get(submission) or self._first_sight(submission, pod)
-        known.seen_at = self._clock()
-        if known.end is None and known.name == pod["metadata"]["name"]:
-            self._follow(known, pod)
+        known = self._known.get(submission)
+        if known is None:
+            self._first_sight(submission, pod)
+        elif known.uid == pod["metadata"]["uid"]:
+            known.seen_at = self._clock()
+            if known.end is None:
+                self._follow(known, observe(pod), pod)
 
     def removed(self, pod: Pod) -> None:
         submission = submission_of(pod)
         known = self._known.get(submission) if submission else None
-        if known is None or known.name != pod["metadata"]["name"]:
+        if known is None or known.uid != pod["metadata"]["uid"]:
             return
         if known.end is None:
-            self._follow(known, pod)
+            self._follow(known, observe(pod), pod)
         if known.deleting:
             self.gone(known.id)  # as we asked
         else:
@@ -169,12 +199,33 @@ class Book:
         else:
             self.changed(pod)
 
+    def lacking(self, submission: SubmissionId) -> Known | None:
+        """The pod of this submission, if it is there and its Secret may not be."""
+        known = self._known.get(submission)
+        return known if known and known.lacks_workload and not known.is_going else None
+
+    def complete(self, submission: SubmissionId) -> None:
+        """Its Secret was accepted."""
+        known = self._known.get(submission)
+        if known and known.lacks_workload and not known.end:
+            self._accept(known)
+            if known.wait:
+                self._say(Waiting(submission, *known.wait))
+
+    def take_back(self, submission: SubmissionId, wait: Waiting) -> None:
+        """Its Secret was refused: have it deleted; ``wait`` lets the submission go when it is gone."""
+        known = self.lacking(submission)
+        if known:
+            known.taken_back = wait
+            self._say(replace(wait, retry_after_s=None))
+            self._order(Order.DELETE, known)
+
     def gone(self, submission: SubmissionId) -> None:
         """A look-up has proved that the pod exists no more."""
         self._fatal_waits.settle(submission)
         known = self._known.pop(submission, None)
         if known and known.end is None:
-            self._say(self._end_of_missing(known))
+            self._say(self._last_word(known))
 
     def forget(self, submission: SubmissionId) -> None:
         """Somebody else answers for it now, or it is disposed of."""
@@ -192,8 +243,12 @@ class Book:
             self._say(known.end)
         elif known.where:
             self._say(Started(submission, known.where))
+        elif known.taken_back:
+            self._say(replace(known.taken_back, retry_after_s=None))
         else:
-            self._say(Waiting(submission, *(known.wait or (Reason.POD_PENDING, ""))))
+            if known.lacks_workload:
+                self._say(Accepted(submission, _external_name(known), lacks_payload=True))
+            self._say(Waiting(submission, *self._wait(known)))
         return True
 
     def cancel(self, submission: SubmissionId) -> bool:
@@ -218,15 +273,40 @@ class Book:
 
     # --- inside ---------------------------------------------------------------------
 
-    def _first_sight(self, submission: SubmissionId, pod: Pod) -> Known:
-        meta = pod["metadata"]
-        known = Known(id=submission, namespace=meta["namespace"], name=meta["name"], seen_at=self._clock())
-        self._known[submission] = known
-        self._say(Accepted(submission, f"{known.namespace}/{known.name}"))
-        return known
-
-    def _follow(self, known: Known, pod: Pod) -> None:
+    def _first_sight(self, submission: SubmissionId, pod: Pod) -> None:
         view = observe(pod)
+        known = Known(
+            id=submission,
+            namespace=view.namespace,
+            name=view.name,
+            uid=view.uid,
+            seen_at=self._clock(),
+            lacks_workload=mounts_workload(pod) and view.phase is PodPhase.PENDING and not view.started,
+        )
+        self._known[submission] = known
+        if not known.lacks_workload:
+            self._accept(known)
+        self._follow(known, view, pod)
+        if known.lacks_workload and not self._is_being_made(submission):
+            self.repeat(submission)
+
+    def _wait(self, known: Known) -> tuple[Reason, str]:
+        """Why it has not started, with what only its age tells: a failed mount shows in events alone."""
+        waited_s = self._clock() - known.accepted_at
+        if known.has_no_sandbox and not known.lacks_workload and waited_s > MOUNT_PATIENCE_S:
+            return (Reason.VOLUME, NO_SANDBOX.format(known.name))
+        return known.wait or (Reason.POD_PENDING, "")
+
+    def _accept(self, known: Known) -> None:
+        known.lacks_workload = False
+        known.accepted_at = self._clock()
+        self._say(Accepted(known.id, _external_name(known)))
+
+    def _follow(self, known: Known, view: PodView, pod: Pod) -> None:
+        if view.started and known.lacks_workload:
+            # Whatever the answer to its Secret was: it has it.
+            self._accept(known)
+            known.taken_back = None
         if view.phase is PodPhase.SUCCEEDED:
             self._end(known, How.SUCCEEDED, view.diagnosis)
         elif view.phase is PodPhase.FAILED:
@@ -245,11 +325,13 @@ class Book:
             self._say(Started(known.id, known.where))
 
     def _follow_wait(self, known: Known, view: PodView, pod: Pod) -> None:
+        known.has_no_sandbox = view.has_no_sandbox
         waits = view.waits or Diagnosis(reason=Reason.POD_PENDING)
         wait = (waits.reason, waits.message)
         if wait != known.wait:
             known.wait = wait
-            self._say(Waiting(known.id, *wait))
+            if not known.lacks_workload:
+                self._say(Waiting(known.id, *wait))
         if verdict := self._fatal_waits.see(known.id, waits, pod):
             self._condemn(known, verdict)
 
@@ -260,6 +342,8 @@ class Book:
 
     def _end(self, known: Known, how: How, diagnosis: Diagnosis | None) -> None:
         self._fatal_waits.settle(known.id)
+        if known.taken_back and not known.cancelled:
+            return  # a node fails what is deleted before it could start
         if known.cancelled:
             known.end = Ended(known.id, How.CANCELLED)
         elif known.condemned:
@@ -275,6 +359,12 @@ class Book:
             self.forget(known.id)
         else:
             self._order(Order.LOOK_UP, known)
+
+    def _last_word(self, known: Known) -> Ended | Waiting:
+        # Where nobody watched, it may have run after all: then its name is not used again.
+        if known.taken_back and not known.cancelled and not known.missed:
+            return known.taken_back
+        return self._end_of_missing(known)
 
     def _end_of_missing(self, known: Known) -> Ended:
         if known.cancelled:
@@ -294,3 +384,7 @@ class Book:
 
 def _end_of_condemned(submission: SubmissionId, verdict: Verdict) -> Ended:
     return Ended(submission, How.FAILED, verdict.diagnosis, for_good=verdict.for_good)
+
+
+def _external_name(known: Known) -> str:
+    return f"{known.namespace}/{known.name}"

@@ -1,4 +1,4 @@
-"""The few verbs on pods that this backend needs, over plain dictionaries.
+"""The few verbs on pods and their Secrets that this backend needs, over plain dictionaries.
 
 ``PodApi`` wraps kubernetes_asyncio's transport and authentication, and
 nothing else of it: no models, so that a list of ten thousand pods costs what
@@ -83,6 +83,13 @@ class PodApi:
         """Set labels and return the whole pod as it is then."""
         body = {"metadata": {"labels": dict(labels)}}
         return await self._json("PATCH", pods_path(namespace, name), body=body, content_type=MERGE_PATCH)
+
+    async def create_secret(self, namespace: str, secret: Mapping[str, Any]) -> None:
+        await self._json("POST", secrets_path(namespace), body=secret)
+
+    async def replace_secret(self, namespace: str, secret: Mapping[str, Any]) -> None:
+        """Whatever it was before: no resourceVersion is compared."""
+        await self._json("PUT", secrets_path(namespace, secret["metadata"]["name"]), body=secret)
 
     async def pages(
         self, namespace: str | None, selector: str, field_selector: str = ""
@@ -260,6 +267,11 @@ def keepalive_options(config: KubernetesConfig) -> list[tuple[int, int, int]]:
 
 def pods_path(namespace: str | None, name: str | None = None) -> str:
     path = "/api/v1/pods" if namespace is None else f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
+    return f"{path}/{quote(name, safe='')}" if name else path
+
+
+def secrets_path(namespace: str, name: str | None = None) -> str:
+    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets"
     return f"{path}/{quote(name, safe='')}" if name else path
 
 

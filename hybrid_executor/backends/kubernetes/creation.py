@@ -6,12 +6,15 @@ POST bears the same name, so "already exists" is an acceptance if that pod
 bears our attempt and submission. Throttling and an API server that is away
 close the gate for all: what is queued is let go at once, with the reason,
 and comes back from the executor.
+
+A pod's workload follows it at once (``delivery``), before the same worker
+makes another pod. What was handed over again for its payload alone is given
+that and no second pod.
 """
 
 import asyncio
 import itertools
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
@@ -24,43 +27,18 @@ from hybrid_executor.backends.kubernetes.answer import (
 from hybrid_executor.backends.kubernetes.book import Book, Pod, our_labels, submission_of
 from hybrid_executor.backends.kubernetes.client import PodApi
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.backends.kubernetes.delivery import Delivery
+from hybrid_executor.backends.kubernetes.gate import Gate
 from hybrid_executor.model.attempt import Submission, SubmissionId
 from hybrid_executor.model.errors import ApiUnavailable, InvalidPod
 from hybrid_executor.model.observation import Diagnosis, Ended, How, Observation, Rejected, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.naming import LABEL_OWNER
+from hybrid_executor.pods.workload import mounts_workload
 
 log = logging.getLogger("hybrid_executor.kubernetes")
 
 MakePod = Callable[[Submission], Pod]
-#: A gate closed by one failure after the other stays closed for at most so long.
-GATE_MAX_S = 10.0
-
-
-class Gate:
-    """Closed for a while after the server asked for patience, or did not answer."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._until = 0.0
-        self._failures = 0
-        self._why = (Reason.API_UNAVAILABLE, "")
-
-    def close(self, reason: Reason, message: str, asked_s: float) -> None:
-        """For what was asked or, if they are many in a row, for longer."""
-        if self._clock() < self._until:
-            return  # answers to requests that were under way when it closed
-        self._until = self._clock() + max(asked_s, min(GATE_MAX_S, 0.5 * 2.0**self._failures))
-        self._failures = min(self._failures + 1, 16)
-        self._why = (reason, message)
-
-    def open(self) -> None:
-        self._failures = 0
-
-    def wait(self, submission: SubmissionId) -> Waiting | None:
-        """What to say while it is closed; None if it is open."""
-        left_s = self._until - self._clock()
-        return Waiting(submission, *self._why, retry_after_s=left_s) if left_s > 0 else None
 
 
 class Creation:
@@ -85,6 +63,7 @@ class Creation:
         self._say = say
         self._cancel_unknown = cancel_unknown
         self._gate = Gate()
+        self._delivery = Delivery(api, book, self._gate, config.deployment)
         self._count = itertools.count()
         self._queue: asyncio.PriorityQueue[tuple[int, int, Submission]] = asyncio.PriorityQueue()
         #: Given and not answered yet; True once it is withdrawn.
@@ -96,9 +75,13 @@ class Creation:
     def submit(self, batch: Sequence[Submission]) -> None:
         """Queue what is new; what is queued or known already is not made again."""
         for submission in batch:
-            if submission.id not in self._open and not self._book.repeat(submission.id):
+            if submission.id not in self._open and not self._is_complete(submission.id):
                 self._open[submission.id] = False
                 self._queue.put_nowait((-submission.attempt.priority, next(self._count), submission))
+
+    def _is_complete(self, submission: SubmissionId) -> bool:
+        """Whether there is nothing left to send; then it is said again how it stands."""
+        return self._book.lacking(submission) is None and self._book.repeat(submission)
 
     def withdraw(self, submission: SubmissionId) -> bool:
         """Cancel one that is not a pod yet; False if it is not here."""
@@ -113,7 +96,8 @@ class Creation:
             _, _, submission = await self._queue.get()
             try:
                 if self._open[submission.id]:
-                    self._answer(submission.id, Ended(submission.id, How.CANCELLED))
+                    is_there = submission.id in self._book
+                    self._answer(submission.id, None if is_there else Ended(submission.id, How.CANCELLED))
                 else:
                     wait = self._gate.wait(submission.id)
                     self._answer(submission.id, wait or await self._create(submission))
@@ -122,23 +106,31 @@ class Creation:
                     message = "interrupted; whether the pod was made is not known"
                     self._answer(submission.id, Waiting(submission.id, Reason.API_UNAVAILABLE, message, 0.0))
 
-    def _answer(self, submission: SubmissionId, answer: Pod | Observation) -> None:
+    def _answer(self, submission: SubmissionId, answer: Observation | None) -> None:
         """Close the hand-over, and honour a withdrawal that came while it was under way."""
         withdrawn = self._open.pop(submission)
         match answer:
             case Waiting() if withdrawn:
                 # Whether the request made a pod is not known: only a look-up can tell.
                 self._cancel_unknown([submission])
-            case Waiting() if submission in self._book:
+            case Waiting() if submission in self._book and not self._book.lacking(submission):
                 pass  # the reply was lost, and the watch has shown the pod since
-            case Waiting() | Rejected() | Ended():
-                self._say(answer)
-            case pod:
-                self._book.created(pod)  # type: ignore[arg-type]
+            case None:
+                # The book has told, or will.
                 if withdrawn:
                     self._book.cancel(submission)
+            case _:
+                self._say(answer)
 
-    async def _create(self, submission: Submission) -> Pod | Waiting | Rejected:
+    async def _create(self, submission: Submission) -> Observation | None:
+        """Make the pod, unless it is there, and give it its workload; None where the book tells."""
+        is_new = self._book.lacking(submission.id) is None
+        refused = await self._make(submission) if is_new else None
+        if refused is None and (pod := self._book.lacking(submission.id)):
+            refused = await self._delivery.deliver(submission, pod, is_new=is_new)
+        return refused
+
+    async def _make(self, submission: Submission) -> Waiting | Rejected | None:
         try:
             pod = self._prepared(submission)
         except InvalidPod as error:
@@ -149,14 +141,17 @@ class Creation:
             message = f"the pod could not be made: {type(error).__name__}: {error}"
             return Rejected(submission.id, Diagnosis(reason=Reason.INVALID_POD, message=message))
         namespace = pod["metadata"]["namespace"]
+        if mounts_workload(pod) and (wait := self._delivery.wait(namespace, submission.id)):
+            return wait
         try:
             made = await self._api.create(namespace, pod)
         except Answer as answer:
             return await self._refused(submission.id, pod, answer)
         except ApiUnavailable as error:
-            return self._close_gate(wait_for_api(submission.id, error))
+            return self._gate.close(wait_for_api(submission.id, error))
         self._gate.open()
-        return made
+        self._book.created(made)
+        return None
 
     def _prepared(self, submission: Submission) -> dict[str, Any]:
         """The pod with the labels that find it again, whatever a hook made of them."""
@@ -174,17 +169,17 @@ class Creation:
             )
         return {**pod, "metadata": meta}
 
-    async def _refused(self, submission: SubmissionId, pod: Pod, answer: Answer) -> Pod | Waiting | Rejected:
-        if answer.code == 409 and answer.reason == "AlreadyExists":
+    async def _refused(self, submission: SubmissionId, pod: Pod, answer: Answer) -> Waiting | Rejected | None:
+        if answer.code == 409 and answer.is_about_existence:
             return await self._already_there(
                 submission, pod["metadata"]["namespace"], pod["metadata"]["name"]
             )
         outcome = creation_answer(submission, answer)
         if answer.is_back_pressure and isinstance(outcome, Waiting):
-            return self._close_gate(outcome)
+            return self._gate.close(outcome)
         return outcome
 
-    async def _already_there(self, submission: SubmissionId, namespace: str, name: str) -> Pod | Waiting:
+    async def _already_there(self, submission: SubmissionId, namespace: str, name: str) -> Waiting | None:
         """Take a pod of that name for ours if its labels say so, whoever owned it before."""
         try:
             pod = await self._api.read(namespace, name)
@@ -197,9 +192,6 @@ class Creation:
             message = f"a pod named {namespace}/{name} exists, and reading it was refused: {answer}"
             return Waiting(submission, Reason.CONFLICT, message, retry_after_s=CONFLICT_RETRY_S)
         except ApiUnavailable as error:
-            return self._close_gate(wait_for_api(submission, error))
-        return pod
-
-    def _close_gate(self, wait: Waiting) -> Waiting:
-        self._gate.close(wait.reason, wait.message, wait.retry_after_s or 0.0)
-        return wait
+            return self._gate.close(wait_for_api(submission, error))
+        self._book.created(pod)
+        return None

@@ -1,4 +1,4 @@
-"""Asks the API server whether it answers and what it lets the executor do with pods.
+"""Asks the API server whether it answers and what it lets the executor do with pods and Secrets.
 
 Reads only: an access review stores nothing. Called by ``airflow hybrid
 doctor``; the backend itself never asks, because an answer may change.
@@ -12,8 +12,8 @@ from hybrid_executor.model.errors import ApiUnavailable
 
 #: (verb, resource, subresource).
 Permission = tuple[str, str, str]
-#: Everything that the scheduler's backend does: ``workers/rbac/scheduler-role.yaml``.
-NEEDED: tuple[Permission, ...] = (
+#: What the scheduler's backend does with pods.
+NEEDED_FOR_PODS: tuple[Permission, ...] = (
     ("create", "pods", ""),
     ("get", "pods", ""),
     ("list", "pods", ""),
@@ -21,6 +21,13 @@ NEEDED: tuple[Permission, ...] = (
     ("patch", "pods", ""),
     ("delete", "pods", ""),
 )
+#: What it does besides where workloads are in Secrets (``[hybrid_executor] workload_secret``).
+NEEDED_FOR_SECRETS: tuple[Permission, ...] = (
+    ("create", "secrets", ""),
+    ("update", "secrets", ""),
+)
+#: Everything that the scheduler's backend does: ``workers/rbac/scheduler-role.yaml``.
+NEEDED = NEEDED_FOR_PODS + NEEDED_FOR_SECRETS
 #: What shows logs of running pods, in Airflow's API server: ``workers/rbac/api-server-role.yaml``.
 NEEDED_FOR_LOGS: tuple[Permission, ...] = (
     ("list", "pods", ""),
@@ -38,7 +45,7 @@ _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 class Permissions(PodApi):
     """Access reviews over the same connection settings as the backend's."""
 
-    async def missing(self, namespace: str | None, needed: Collection[Permission] = NEEDED) -> list[str]:
+    async def missing(self, namespace: str | None, needed: Collection[Permission]) -> list[str]:
         """What of it is not allowed in a namespace (None: in all), e.g. ``get pods/log``.
 
         An API server without access reviews is asked for a list of pods, which

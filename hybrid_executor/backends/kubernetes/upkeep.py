@@ -82,6 +82,8 @@ class Upkeep:
 
     def carry_out(self, order: Order, known: Known) -> None:
         match order:
+            case Order.DELETE if known.taken_back:
+                self._insist(lambda: self._take_back(known), f"taking pod {known.name} back")
             case Order.DELETE:
                 self._insist(lambda: self._delete(known), f"deleting pod {known.name}")
             case Order.DISPOSE:
@@ -138,17 +140,28 @@ class Upkeep:
                 await _pause(failures, error, what)
 
     async def _delete(self, known: Known) -> None:
+        """Delete this very pod, and none that has its name since."""
+        options = delete_options(self._config.delete_options)
         known.deleting = True
         try:
-            await self._api.delete(known.namespace, known.name, delete_options(self._config.delete_options))
+            await self._api.delete(
+                known.namespace, known.name, {**options, "preconditions": {"uid": known.uid}}
+            )
         except Answer as answer:
-            if answer.code != 404:
+            if not answer.is_absence:
                 known.deleting = False
                 raise
-            self._book.gone(known.id)
+            if not known.taken_back:
+                # Else the watch will show it: until then the name may not be free.
+                self._book.gone(known.id)
         except ApiUnavailable:
             known.deleting = False
             raise
+
+    async def _take_back(self, known: Known) -> None:
+        # Unless it has started after all: then its Secret was made although the answer said no.
+        if known.taken_back or known.cancelled:
+            await self._delete(known)
 
     async def _dispose(self, known: Known) -> None:
         failed = known.end is not None and known.end.how is How.FAILED

@@ -35,6 +35,10 @@ class PodBoard:
         self.state = replace(self.state, **changes)
         self.publish()
 
+    def keep(self, **changes: Any) -> None:
+        """Change fields, to be published with what comes next."""
+        self.state = replace(self.state, **changes)
+
     def container(self, name: str) -> ContainerState:
         return self.state.containers[name]
 

@@ -47,7 +47,7 @@ def _own(pod: Manifest, state: PodState, before: Sequence[Manifest]) -> dict[str
     ended = phase(pod, state) in {"Succeeded", "Failed"}
     containers = _containers_ready(pod, state)
     found = {
-        "PodReadyToStartContainers": {"status": _truth(state.start_time is not None and not ended)},
+        "PodReadyToStartContainers": {"status": _truth(state.prepared and not ended)},
         "Initialized": _initialized(pod, state),
         "Ready": _gated(pod, before) if containers == {"status": "True"} else containers,
         "ContainersReady": containers,

@@ -64,6 +64,8 @@ class PodState:
 
     host_ip: str
     start_time: datetime | None = None
+    #: Its volumes are there.
+    prepared: bool = False
     containers: Mapping[str, ContainerState] = field(default_factory=dict)
     #: Nothing will run any more, so the phase is an end.
     over: bool = False

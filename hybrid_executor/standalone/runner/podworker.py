@@ -139,6 +139,7 @@ class PodWorker:
             self._board.tell("Warning", "NotSupportedByNode", f"this node gives {wish}", name)
         if not await self._prepare():
             return
+        self._board.keep(prepared=True)
         stop = self._ending.stop
         for manifest in self.pod["spec"].get("initContainers") or []:
             if is_sidecar(manifest):

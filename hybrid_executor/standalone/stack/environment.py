@@ -43,6 +43,8 @@ class Setup:
     given_kubeconfig: Path | None = None
     namespace: str = "default"
     pod_labels: Mapping[str, str] = field(default_factory=dict)
+    #: Whether the node of processes can mount volumes: without, no pod could have a Secret's file.
+    can_mount: bool = True
 
     @property
     def home(self) -> Path:
@@ -166,6 +168,8 @@ def airflow_environment(setup: Setup) -> dict[str, str]:
         ("dag_processor", "refresh_interval"): "10",
         ("triggerer", "job_heartbeat_sec"): "2",
     }
+    if not setup.can_mount:
+        settings["hybrid_executor", "workload_secret"] = "False"
     ours = {option(section, name): value for (section, name), value in settings.items()}
     return worker_environment(setup) | ours | dict(setup.extra)
 

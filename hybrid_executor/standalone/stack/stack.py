@@ -9,13 +9,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from uuid import uuid4
 
 import sqlalchemy as sa
 
+from hybrid_executor.standalone.runner import isolation
 from hybrid_executor.standalone.stack import probes
 from hybrid_executor.standalone.stack.cluster import LABEL, GivenCluster
 from hybrid_executor.standalone.stack.environment import (
@@ -45,6 +46,7 @@ USER = "admin"
 NODE = "embedded"
 NAMESPACE = "hybrid-executor-demo"
 PYTHON = Path(sys.executable)
+NO_MOUNTS = "this machine allows no mount namespaces, so tasks' tokens are in the arguments of their pods"
 #: Airflow's components that keep a heartbeat in the metadata database, with their job types.
 JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
 
@@ -96,6 +98,9 @@ class Stack:
         Raises :class:`.process.ProcessFailed`, or :class:`.cluster.ClusterUnusable`.
         """
         self._write_files()
+        if not isolation.allowed().mount:
+            self.setup = replace(self.setup, can_mount=False)
+            self.listener(Event.DOUBTED, "runner", NO_MOUNTS)
         if self.cluster:
             self.listener(Event.READY, "kubernetes", self.cluster.prepare())
             for doubt in self.cluster.doubts(self.setup.airflow_url):

@@ -15,6 +15,7 @@ from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_OWNER, LABEL_SUBMISSION
 from hybrid_executor.pods.build import build_pod, seal
 from hybrid_executor.pods.overlay import defaults_problems, lay_over, with_defaults
 from hybrid_executor.pods.template import parse_template
+from hybrid_executor.pods.workload import FOLDER
 from tests.fixtures.submissions import ATTEMPT_ID, SETTINGS, pod_submission
 
 TEXT = """\
@@ -110,7 +111,7 @@ def test_sealing_undoes_what_would_lose_the_pod() -> None:
 @pytest.mark.parametrize(("watched", "fits"), [(None, True), ({"team-a"}, True), ({"team-b"}, False)])
 def test_a_pod_goes_only_where_it_is_watched(watched: set[str] | None, fits: bool) -> None:
     settings = replace(SETTINGS, watched=None if watched is None else frozenset(watched))
-    pod = {"metadata": {"namespace": "team-a"}, "spec": {}}
+    pod = {"metadata": {"namespace": "team-a"}, "spec": {"containers": [{"name": "base"}]}}
     if fits:
         assert seal(pod, pod_submission(), settings)["metadata"]["namespace"] == "team-a"
     else:
@@ -141,12 +142,15 @@ def test_pod_defaults_merge_as_a_strategic_merge_does() -> None:
     base, spec = pod["spec"]["containers"][0], pod["spec"]
     assert [c["name"] for c in spec["containers"]] == ["base", "proxy", "third"]
     assert base["resources"] == {"requests": {"memory": "8Gi"}}
-    assert [m["mountPath"] for m in base["volumeMounts"]] == ["/dags", "/new"]
+    assert [m["mountPath"] for m in base["volumeMounts"]] == ["/dags", "/new", FOLDER]
     assert env(pod)["FIRST"] == "9"
     assert env(pod)["ADDED"] == "a"
     assert spec["nodeSelector"] == {"gpu": "True"}
     assert [t["key"] for t in spec["tolerations"]] == ["spot", "gpu"]
-    assert spec["volumes"] == [{"name": "dags", "configMap": {"name": "x"}}, {"name": "new", "emptyDir": {}}]
+    assert spec["volumes"][:2] == [
+        {"name": "dags", "configMap": {"name": "x"}},
+        {"name": "new", "emptyDir": {}},
+    ]
     assert pod["metadata"]["labels"] | {"team": "data", "queue": "gpu"} == pod["metadata"]["labels"]
 
 

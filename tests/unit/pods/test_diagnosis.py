@@ -167,6 +167,12 @@ FAILURES = [
         "init container clone: Error, exit code 2",
         2,
     ),
+    (
+        pod("Failed", deleted=True, containerStatuses=ended(137, "ContainerStatusUnknown")),
+        Reason.POD_DELETED,
+        "deleted",
+        137,
+    ),
     (pod("Running", deleted=True, containerStatuses=ended(143, "Error")), Reason.POD_DELETED, "deleted", 143),
     (pod("Running", deleted=True, containerStatuses=ended(1, "Error")), Reason.ERROR, "exit code 1", 1),
     (pod("Failed"), Reason.ERROR, "without a reason", None),
@@ -242,6 +248,13 @@ def test_a_process_that_could_not_be_started_never_started() -> None:
     assert not observe(pod("Failed", containerStatuses=ended(128, "StartError"))).started
     assert observe(pod("Failed", containerStatuses=ended(1, "Error"))).started
     assert not observe(pod("Failed", reason="OutOfcpu")).started
+
+
+def test_what_is_deleted_before_it_has_a_container_never_started_though_its_node_calls_it_ended() -> None:
+    never = ended(137, "ContainerStatusUnknown")
+    assert not observe(pod("Failed", deleted=True, containerStatuses=never)).started
+    lost = [{**never[0], "containerID": "containerd://1"}]
+    assert observe(pod("Failed", deleted=True, containerStatuses=lost)).started
 
 
 def test_a_renamed_main_container_is_still_found() -> None:

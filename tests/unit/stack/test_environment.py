@@ -1,6 +1,7 @@
 """Each process gets the settings that it needs, and no more."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,12 @@ def test_workers_send_the_events_that_flower_shows() -> None:
     celery = json.loads(worker_environment(SETUP)["AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"])
     assert celery["worker_send_task_events"] is True
     assert celery["task_send_sent_event"] is True
+
+
+def test_tokens_are_in_secrets_wherever_pods_can_mount_them() -> None:
+    option = "AIRFLOW__HYBRID_EXECUTOR__WORKLOAD_SECRET"
+    assert option not in airflow_environment(SETUP)
+    assert airflow_environment(replace(SETUP, can_mount=False))[option] == "False"
 
 
 def test_flower_asks_for_the_password_of_airflow() -> None:
