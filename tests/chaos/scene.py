@@ -96,9 +96,24 @@ class Scene:
         body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}
         self.stack.client.call("POST", f"/dags/{dag_id}/clearTaskInstances", body)
 
+    def pass_task(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """What a user does: mark one task a success."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        self.stack.client.call("PATCH", path, {"new_state": "success"})
+
+    def delete_run(self, dag_id: str, run_id: str) -> None:
+        """What a user does: delete a whole run, which Airflow allows once it does not run any more."""
+        self.fail_run(dag_id, run_id)
+        self.stack.client.call("DELETE", f"/dags/{dag_id}/dagRuns/{run_id}")
+
     def let_go(self, run_id: str, try_number: int) -> None:
         """Let this try of an endless task end."""
         (self.stack.stack.setup.data / f"{run_id}.{try_number}").touch()
+
+    def evict(self, name: str) -> None:
+        """What a drain does, as an administrator of the embedded cluster."""
+        eviction = kubernetes.client.V1Eviction(metadata=kubernetes.client.V1ObjectMeta(name=name))
+        self._core.create_namespaced_pod_eviction(name, self.stack.namespace, eviction, _request_timeout=10)
 
     # --- looking -----------------------------------------------------------------------
 
@@ -125,9 +140,10 @@ class Scene:
         """How many task instances of a run are in one of these states."""
         return sum(state in states for state in self.stack.states(dag_id, run_id).values())
 
-    def lives(self, run_id: str, try_number: int) -> bool:
-        """Whether the process of an endless task has shown itself lately."""
-        beat = self.stack.stack.setup.data / f"{run_id}.{try_number}.alive"
+    def lives(self, run_id: str, try_number: int, task_id: str | None = None) -> bool:
+        """Whether an endless task has shown itself lately: any of the run, or this one."""
+        name = f"{run_id}.{try_number}.{task_id}" if task_id else f"{run_id}.{try_number}"
+        beat = self.stack.stack.setup.data / f"{name}.alive"
         return beat.exists() and time.time() - beat.stat().st_mtime < 3
 
     def stuck_notes(self, run_id: str) -> list[str]:
@@ -138,9 +154,36 @@ class Scene:
         with self.stack.db.connect() as connection:
             return list(connection.scalars(query, {"run": run_id}))
 
-    def pods(self) -> list[str]:
+    def pods(self, run_id: str | None = None) -> list[str]:
+        """The names of all pods, or of those of a run."""
         listed = self._core.list_namespaced_pod(self.stack.namespace, _request_timeout=10)
-        return [pod.metadata.name for pod in listed.items]
+        return [
+            pod.metadata.name
+            for pod in listed.items
+            if run_id in (None, (pod.metadata.annotations or {}).get("run_id"))
+        ]
+
+    def event_log(self, run_id: str) -> list[tuple[str, int, str, str]]:
+        """What the executor noted of a run's tasks: task, try, event, text."""
+        query = sa.text(
+            "SELECT task_id, try_number, event, extra FROM log"
+            " WHERE run_id = :run AND event LIKE 'hybrid executor: %' ORDER BY id"
+        )
+        with self.stack.db.connect() as connection:
+            rows = connection.execute(query, {"run": run_id})
+            return [(task, number, event.partition(": ")[2], text) for task, number, event, text in rows]
+
+    def tries(self, run_id: str) -> dict[str, list[tuple[int, str, str | None]]]:
+        """The finished tries of each task of a run that were followed by another: number, state, reason."""
+        query = sa.text(
+            "SELECT task_id, try_number, state, retry_reason FROM task_instance_history"
+            " WHERE run_id = :run ORDER BY task_id, try_number"
+        )
+        found: dict[str, list[tuple[int, str, str | None]]] = {}
+        with self.stack.db.connect() as connection:
+            for task, number, state, reason in connection.execute(query, {"run": run_id}):
+                found.setdefault(task, []).append((number, state, reason))
+        return found
 
     def open_rows(self) -> list[Any]:
         """Ledger rows that have not ended."""

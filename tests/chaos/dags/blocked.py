@@ -16,6 +16,9 @@ with DAG("blocked_pods", schedule=None, max_active_tasks=300):
             executor_config=NOWHERE,
         )(0)
 
+with DAG("nowhere", schedule=None, max_active_runs=10):
+    work.override(task_id="nowhere", queue="kubernetes", executor_config=NOWHERE)(0)
+
 with DAG("blocked_messages", schedule=None, max_active_tasks=300):
     for index in range(40):
         work.override(task_id=f"blocked_{index}", pool="blocked", priority_weight=1000)(0)

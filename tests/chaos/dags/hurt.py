@@ -26,15 +26,21 @@ def work(seconds: float) -> None:
     note("end")
 
 
-@task(retries=0)
-def wait_for_file() -> None:
-    """Until the file of this run and try appears; shows by another that its process lives."""
+def stay() -> None:
+    """Until the file of this run and try appears; shows by another of each task that its process lives."""
     ti = get_current_context()["ti"]
     note("start")
-    while not (FOLDER / f"{ti.run_id}.{ti.try_number}").exists():
-        (FOLDER / f"{ti.run_id}.{ti.try_number}.alive").touch()
+    name = f"{ti.run_id}.{ti.try_number}"
+    while not (FOLDER / name).exists():
+        for alive in (f"{name}.alive", f"{name}.{ti.task_id}.alive"):
+            (FOLDER / alive).touch()
         time.sleep(0.5)
     note("end")
+
+
+@task(retries=0)
+def wait_for_file() -> None:
+    stay()
 
 
 def on_both(dag_id: str, each: int, seconds: float) -> None:

@@ -47,6 +47,7 @@ def install() -> None:
     from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
     from hybrid_executor.backends.kubernetes.creation import Creation
     from hybrid_executor.controller import Controller
+    from hybrid_executor.executor import HybridExecutor
     from hybrid_executor.ledger.database import DatabaseLedger
 
     before(Controller, "_submit", "commit-send", bool)
@@ -61,6 +62,7 @@ def install() -> None:
         lambda _, changes: any(change.external_name for change in changes),
     )
     before(Controller, "_close", "end-event")
+    before(HybridExecutor, "restarted", "restart-event")
     before(
         DatabaseLedger,
         "record",

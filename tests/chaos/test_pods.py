@@ -1,0 +1,21 @@
+"""What users do to tasks in pods, and evictions that a route forgives."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.chaos.pod_suite import DeathSuite, UserSuite
+from tests.chaos.scene import Scene
+
+
+@pytest.fixture
+def evict(scene: Scene) -> Callable[[str], None]:
+    return scene.evict
+
+
+class TestUsers(UserSuite):
+    """On the embedded cluster."""
+
+
+class TestDeaths(DeathSuite):
+    """On the embedded cluster."""
