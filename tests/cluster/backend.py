@@ -108,6 +108,9 @@ class ClusterHarness(PodBackends):
         main |= {"command": config["command"], **config["container"]}
         return lay_over(pod, config["pod"])
 
+    def post(self, pod: dict[str, Any]) -> None:
+        self.api.make("pods", pod)
+
     def finish(self, submission: SubmissionId) -> None:
         """Returns when the API shows its end."""
         self._end_of(submission).touch()

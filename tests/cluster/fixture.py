@@ -38,10 +38,12 @@ def session_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 
 
 @pytest.fixture
-def plane(session_plane: ControlPlane) -> ControlPlane:
+def plane(session_plane: ControlPlane) -> Iterator[ControlPlane]:
     """A control plane of which every server runs. Tests may kill them."""
     session_plane.heal()
-    return session_plane
+    yield session_plane
+    # What a module or the session has on it is set up before the next test's own fixtures.
+    session_plane.heal()
 
 
 @pytest.fixture
