@@ -284,6 +284,25 @@ def read_adoptable(tis: Sequence[TaskInstance], session: Session) -> dict[str, A
     return found
 
 
+def has_process(ti: TaskInstance) -> bool:
+    """Whether the process of an adoptable task instance has reported itself to Airflow and not its end."""
+    return ti.state in (TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
+
+
+def name_running(tis: Iterable[TaskInstance], session: Session) -> frozenset[TaskInstance]:
+    """Name the attempts of those that run without a name; Airflow commits it, with the adoption.
+
+    Executors that take no UUID from the scheduler, as the stock Kubernetes
+    executor, leave none or their own job's id.
+    """
+    named = frozenset(ti for ti in tis if has_process(ti) and not _uuid_or_none(ti.external_executor_id))
+    for ti in named:
+        ti.external_executor_id = str(uuid4())
+    # Airflow's sessions don't flush by themselves before a query.
+    session.flush()
+    return named
+
+
 def restart_wait(tis: Iterable[TaskInstance]) -> None:
     """Start the clock of ``task_queued_timeout`` anew for adopted ones that are queued; Airflow commits it.
 

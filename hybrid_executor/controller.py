@@ -131,6 +131,12 @@ class Controller:
             self._journal.change(Change(id=flight.id, scheduler_job=self._owner))
         self._reconciler.look_up(flights)
 
+    def inherit(self, flight: Flight) -> None:
+        """Take in an attempt that another executor sent and whose process runs."""
+        flight.started_s = self._clock.monotonic_s()
+        self.inflight.add(flight)
+        self._backends[flight.backend].inherit({flight.id: flight.attempt.workload_id})
+
     def revoke(self, flight: Flight) -> None:
         """Withdraw an attempt. Airflow is told nothing more of it."""
         flight.revoked = True

@@ -9,15 +9,14 @@ loop for what a user got wrong or what the outside world does.
 import logging
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.executors.base_executor import BaseExecutor
-from sqlalchemy.orm import object_session
 
 from hybrid_executor import contract
+from hybrid_executor.adoption import Adoption
 from hybrid_executor.backends.celery.backend import CeleryBackend
 from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
 from hybrid_executor.backends.kubernetes.podgenerator import PodMaker, coordinator_extra
@@ -25,14 +24,14 @@ from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.controller import Controller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.database import DatabaseLedger
-from hybrid_executor.lifecycle import Phase, Policy
+from hybrid_executor.lifecycle import Policy
 from hybrid_executor.meter import ENDS, FAILURES, Meter
 from hybrid_executor.metrics import Emitter
-from hybrid_executor.model.attempt import Attempt, BackendName, Route, WorkloadKind
-from hybrid_executor.model.errors import ConfigError, LedgerUnavailable
+from hybrid_executor.model.attempt import BackendName, Route, WorkloadKind
+from hybrid_executor.model.errors import ConfigError
 from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.model.record import Outcome, SubmissionRecord
+from hybrid_executor.model.record import Outcome
 from hybrid_executor.pods.build import PodSettings
 from hybrid_executor.ports import Backend, Ledger
 from hybrid_executor.routing import RoutingTable
@@ -93,8 +92,7 @@ class HybridExecutor(BaseExecutor):
         self._routes_read_s = float("-inf")
         #: Event log records of this turn, held until the scheduler has saved them.
         self._noted: list[Any] = []
-        #: Adopted attempts whose ledger rows could not be read yet.
-        self._to_adopt: list[Attempt] = []
+        self._adoption: Adoption | None = None
         self._staging = Staging(insert=self._insert_rows, release=self._release)
 
     # --- life ---------------------------------------------------------------------------
@@ -106,6 +104,13 @@ class HybridExecutor(BaseExecutor):
         for note in self.settings.notes:
             log.warning("%s", note)
         self._controller = self._make_controller()
+        self._adoption = Adoption(
+            controller=self._controller,
+            backends=self.backends,
+            ledger=self._ledger,
+            stage=self._staging.stage,
+            route=lambda queue: self._routing.route(queue) if self._routing else None,
+        )
         self._load_routing()
         for name, backend in self.backends.items():
             log.info("starting backend %s", name)
@@ -229,7 +234,10 @@ class HybridExecutor(BaseExecutor):
         self._ledger.insert(connection, [self.controller.row_of(flight) for flight in flights])
 
     def _release(self, flight: Flight) -> None:
-        self.controller.release(flight)
+        if flight.inherited:
+            self.controller.inherit(flight)
+        else:
+            self.controller.release(flight)
 
     # --- heartbeat ----------------------------------------------------------------------
 
@@ -238,8 +246,8 @@ class HybridExecutor(BaseExecutor):
         if self._routing is None:
             self._load_routing()
         self._noted.clear()
-        if self._to_adopt:
-            self._adopt(self._to_adopt)
+        if self._adoption:
+            self._adoption.go_on()
         self.controller.step()
         inflight = self.controller.inflight
         sent = inflight.sent()
@@ -335,49 +343,8 @@ class HybridExecutor(BaseExecutor):
     # --- adoption ---------------------------------------------------------------------------
 
     def try_adopt_task_instances(self, tis: Sequence["TaskInstance"]) -> Sequence["TaskInstance"]:
-        """Adopt what the ledger knows; what it does not know was never sent by us, and is reset."""
-        session = object_session(tis[0]) if tis else None
-        if session is None:
-            return tis
-        attempts = contract.read_adoptable(tis, session)
-        unknown = self._adopt(list(attempts.values()))
-        adopted = {ti_id for ti_id, attempt in attempts.items() if attempt.id not in unknown}
-        contract.restart_wait(ti for ti in tis if str(ti.id) in adopted)
-        return [ti for ti in tis if str(ti.id) not in adopted]
-
-    def _adopt(self, attempts: Sequence[Attempt]) -> set[str]:
-        """Adopt what the ledger knows and return the ids of the rest; while it is away, adopt later."""
-        try:
-            rows = self._ledger.find([attempt.id for attempt in attempts])
-        except LedgerUnavailable as error:
-            log.warning("%d attempts are adopted as soon as the ledger can be read: %s", len(attempts), error)
-            self._to_adopt = list(attempts)
-            return set()
-        self._to_adopt = []
-        known = [attempt for attempt in attempts if attempt.id in rows]
-        self.controller.adopt([self._flight_of(attempt, rows[attempt.id]) for attempt in known])
-        log.info("adopted %d of %d attempts of dead schedulers", len(known), len(attempts))
-        return {attempt.id for attempt in attempts} - set(rows)
-
-    def _flight_of(self, attempt: Attempt, row: SubmissionRecord) -> Flight:
-        route = Route(
-            backend=row.backend,
-            rule=row.rule,
-            pod_template_file=row.pod_template_file,
-            retry_on=row.retry_on,
-            retry_limit=row.retry_limit,
-        )
-        if self._routing:
-            # The ledger does not keep what shapes the pod; one that is made anew has it by the same rule.
-            now = self._routing.route(attempt.queue)
-            route = now if replace(now, pod_defaults=None, fatal_wait_s=None) == route else route
-        return Flight(
-            attempt=replace(attempt, route=route, queued_at=row.queued_at),
-            key=contract.key_of(attempt.address) if attempt.address else attempt.workload_id,
-            number=row.id.number,
-            phase=_phase_of(row),
-            recorded=True,
-        )
+        """Take over what is on its way or runs, whoever sent it; return the rest, which is reset."""
+        return self._adoption.offer(tis) if self._adoption else tis
 
     # --- logs -------------------------------------------------------------------------------
 
@@ -427,10 +394,3 @@ def _no_route(queue: str) -> Route:
 
 def _callback_route(queue: str) -> Route:  # noqa: ARG001
     return Route(backend=BackendName.CELERY, rule="callbacks and connection tests run on Celery workers")
-
-
-def _phase_of(row: SubmissionRecord) -> Phase:
-    """How far a submission had come when its scheduler died, as far as that was recorded."""
-    if row.started_at:
-        return Phase.STARTED
-    return Phase.ACCEPTED if row.submitted_at else Phase.SENT

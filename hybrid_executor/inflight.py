@@ -56,6 +56,8 @@ class Flight:
     signed_s: float = 0.0
     #: Since when the metadata database has gone on without it, monotonic seconds.
     over_since_s: float | None = None
+    #: Another executor sent it, before ``[core] executor`` became ours.
+    inherited: bool = False
     #: A look-up was asked for and has not been answered.
     looked_up: bool = False
     ticket: int = field(default=-1, repr=False)

@@ -68,6 +68,16 @@ class Backend(Protocol):
         is away the look-up goes on by itself; nothing is answered until it is back.
         """
 
+    def inherit(self, wanted: Mapping[SubmissionId, str], unwanted: Collection[str] = ()) -> None:
+        """Take over what another executor sent; all that is known is Airflow's id of the workload.
+
+        What runs for a workload of ``wanted`` is watched from now on as the
+        submission given with it; answers are those of ``adopt``. That no trace
+        of it is found ends nothing: the task's own heartbeat is then the only
+        witness. What was sent for a workload of ``unwanted`` is withdrawn
+        without an answer.
+        """
+
     def sweep(self, live_owners: Collection[str]) -> None:
         """Take over what schedulers that are not among ``live_owners`` (job ids) have left.
 

@@ -7,8 +7,8 @@ real one outlives a scheduler. Tests drive the world: ``start``, ``end``,
 """
 
 from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
 from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
@@ -41,6 +41,8 @@ class MemoryWorld:
     runs: dict[SubmissionId, Run] = field(default_factory=dict)
     #: Everything that was ever handed over, in order.
     received: list[SubmissionId] = field(default_factory=list)
+    #: What another executor sent, by Airflow's id of the workload.
+    foreign: dict[str, Run] = field(default_factory=dict)
     listeners: list["MemoryBackend"] = field(default_factory=list)
 
     def start(self, submission: SubmissionId) -> None:
@@ -74,6 +76,7 @@ class MemoryBackend:
         self._seen: deque[Observation] = deque()
         #: What could not be asked while the world was away, and what was last told of each run.
         self._looking_up: set[SubmissionId] = set()
+        self._inheriting: dict[str, SubmissionId | None] = {}
         self._told: dict[SubmissionId, Observation] = {}
 
     @property
@@ -129,6 +132,14 @@ class MemoryBackend:
                     self._seen.append(Accepted(submission, external_name=name, lacks_payload=True))
                 self.notice(run)
         self._looking_up.clear()
+        for workload_id, wanted in self._inheriting.items():
+            if (found := self._world.foreign.pop(workload_id, None)) and wanted:
+                sent = found.submission
+                sent = replace(
+                    sent, attempt=replace(sent.attempt, id=wanted.attempt_id), number=wanted.number
+                )
+                self._world.runs[wanted] = replace(found, submission=sent, owner=self.owner)
+        self._inheriting.clear()
         for run in self._world.runs.values():
             self.notice(run)
 
@@ -152,6 +163,11 @@ class MemoryBackend:
     def adopt(self, ids: Collection[SubmissionId]) -> None:
         """See ``ports.Backend``."""
         self._looking_up.update(ids)
+
+    def inherit(self, wanted: Mapping[SubmissionId, str], unwanted: Collection[str] = ()) -> None:
+        """See ``ports.Backend``."""
+        self._inheriting |= {workload_id: submission for submission, workload_id in wanted.items()}
+        self._inheriting |= dict.fromkeys(unwanted)
 
     def sweep(self, live_owners: Collection[str]) -> None:
         """See ``ports.Backend``."""

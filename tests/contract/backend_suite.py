@@ -50,6 +50,9 @@ class Harness(Protocol):
     def submission(self, fate: Fate, *, attempt_id: str | None = None, number: int = 1) -> Submission:
         """A submission with that fate; a new attempt unless one is named."""
 
+    def sent_by_another(self, fate: Fate) -> tuple[SubmissionId, str]:
+        """What another executor sent: the name that it is to get, and Airflow's id of the workload."""
+
     def finish(self, submission: SubmissionId) -> None:
         """Let one that blocks end well. Works while no backend is watching, too."""
 
@@ -183,6 +186,7 @@ class BackendSuite:
         harness.backend.submit([])
         harness.backend.cancel([])
         harness.backend.adopt([])
+        harness.backend.inherit({})
         harness.backend.release([])
         harness.backend.release([stranger])
         submission, heard = harness.submission(Fate.SUCCEEDS), Heard(harness)
@@ -232,6 +236,31 @@ class BackendSuite:
         heard.until_kind(Accepted, [submission.id])
         harness.backend.cancel([submission.id])
         assert heard.end(submission.id).how is How.CANCELLED
+
+    # --- inherit ---------------------------------------------------------------------
+
+    def test_what_another_executor_sent_is_watched_under_the_name_that_it_gets(
+        self, harness: Harness
+    ) -> None:
+        (ends_well, first), (fails, second) = (
+            harness.sent_by_another(fate) for fate in (Fate.BLOCKS, Fate.FAILS)
+        )
+        harness.restart().inherit({ends_well: first, fails: second})
+        heard = Heard(harness)
+        heard.until_kind(Started, [ends_well])
+        harness.finish(ends_well)
+        assert heard.end(ends_well).how is How.SUCCEEDED
+        assert heard.end(fails).how is How.FAILED
+
+    def test_while_the_other_side_is_away_an_inheritance_goes_on_by_itself(self, harness: Harness) -> None:
+        submission, workload_id = harness.sent_by_another(Fate.BLOCKS)
+        harness.restart()
+        harness.break_other_side()
+        heard = Heard(harness)
+        harness.backend.inherit({submission: workload_id})
+        heard.silence([submission])
+        harness.restore_other_side()
+        heard.until_kind(Started, [submission])
 
     # --- adopt ----------------------------------------------------------------------
 

@@ -9,8 +9,9 @@ import pytest
 from hybrid_executor.backends.celery.backend import CeleryBackend
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.model.attempt import Submission, SubmissionId
+from hybrid_executor.model.observation import Accepted
 from hybrid_executor.standalone.stack.valkey import ValkeyServer
-from tests.contract.backend_suite import BackendSuite, Fate
+from tests.contract.backend_suite import BackendSuite, Fate, Heard
 from tests.fixtures.celery import celery_app, celery_submission, light_worker
 
 #: Fast for tests: the contract is about order and truth, not about how often is polled.
@@ -66,6 +67,13 @@ class CeleryHarness:
         submission = celery_submission(order, queue=queue, attempt_id=attempt_id, number=number)
         self._gates[submission.id] = gate
         return submission
+
+    def sent_by_another(self, fate: Fate) -> tuple[SubmissionId, str]:
+        """The stock executor's message of an attempt has the name of ours."""
+        sent = self.submission(fate)
+        self.backend.submit([sent])
+        Heard(self).until_kind(Accepted, [sent.id])
+        return sent.id, sent.attempt.workload_id
 
     def finish(self, submission: SubmissionId) -> None:
         self._gates[submission].touch()

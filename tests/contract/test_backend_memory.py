@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from hybrid_executor.backends.memory import MemoryBackend, MemoryWorld
+from hybrid_executor.backends.memory import MemoryBackend, MemoryWorld, Run
 from hybrid_executor.model.attempt import Attempt, BackendName, Route, Submission, SubmissionId, WorkloadKind
 from hybrid_executor.model.observation import Diagnosis, How
 from hybrid_executor.model.reason import Reason
@@ -63,6 +63,12 @@ class MemoryHarness:
             queued_at=datetime.now(UTC),
         )
         return Submission(attempt=attempt, number=number, payload="{}")
+
+    def sent_by_another(self, fate: Fate) -> tuple[SubmissionId, str]:
+        sent = self.submission(fate)
+        workload_id = sent.attempt.workload_id
+        self.world.foreign[workload_id] = Run(sent, owner="another", started=True, starts=1)
+        return sent.id, workload_id
 
     def finish(self, submission: SubmissionId) -> None:
         self.world.end(submission, How.SUCCEEDED)

@@ -4,49 +4,18 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from hybrid_executor.backends.memory import MemoryBackend, MemoryWorld
-from hybrid_executor.executor import HybridExecutor
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.observation import How
 from tests.fixtures.airflow_side import SchedulerSide
-
-
-class Setup:
-    """A scheduler with our executor over backends in memory and the real ledger."""
-
-    def __init__(self, side: SchedulerSide) -> None:
-        self.side = side
-        self.worlds = {name: MemoryWorld() for name in BackendName}
-        self.new_scheduler()
-
-    def new_scheduler(self) -> None:
-        self.backends = {name: MemoryBackend(w, name=name) for name, w in self.worlds.items()}
-        self.executor = HybridExecutor(backends=self.backends)
-        self.runner = self.side.runner(self.executor)
-        for backend in self.backends.values():
-            backend.owner = str(self.executor.job_id)
-
-    @property
-    def received(self) -> list:
-        return [i for world in self.worlds.values() for i in world.received]
-
-    def ledger_rows(self) -> list:
-        from airflow import settings
-
-        with settings.engine.connect() as connection:
-            return list(connection.execute(text("select * from hybrid_submission")).mappings())
-
-    def loops(self, count: int = 3) -> None:
-        for _ in range(count):
-            self.side.loop(self.runner)
+from tests.fixtures.scheduler import SchedulerOverMemory
 
 
 @pytest.fixture
-def setup(scheduler_side: SchedulerSide) -> Setup:
-    return Setup(scheduler_side)
+def setup(scheduler_side: SchedulerSide) -> SchedulerOverMemory:
+    return SchedulerOverMemory(scheduler_side)
 
 
-def test_what_is_committed_is_recorded_and_sent_once_to_the_backend_of_its_queue(setup: Setup):
+def test_what_is_committed_is_recorded_and_sent_once_to_the_backend_of_its_queue(setup: SchedulerOverMemory):
     setup.side.serialize(celery=3, kubernetes=2)
     setup.side.trigger()
     setup.loops()
@@ -66,7 +35,7 @@ class _LockNotAvailable(Exception):
     pgcode = "55P03"
 
 
-def test_a_swallowed_lock_error_sends_nothing_and_leaves_no_row(setup: Setup, monkeypatch):
+def test_a_swallowed_lock_error_sends_nothing_and_leaves_no_row(setup: SchedulerOverMemory, monkeypatch):
     setup.side.serialize(celery=3)
     setup.side.trigger()
     real = setup.runner._enqueue_task_instances_with_queued_state
@@ -85,7 +54,7 @@ def test_a_swallowed_lock_error_sends_nothing_and_leaves_no_row(setup: Setup, mo
     assert len(setup.received) == 3
 
 
-def test_a_commit_that_fails_sends_nothing_and_leaves_no_row(setup: Setup):
+def test_a_commit_that_fails_sends_nothing_and_leaves_no_row(setup: SchedulerOverMemory):
     setup.side.serialize(celery=3)
     setup.side.trigger()
     setup.side.loop(setup.runner)  # the run starts, its tasks are not queued yet or are
@@ -113,7 +82,9 @@ def test_a_commit_that_fails_sends_nothing_and_leaves_no_row(setup: Setup):
     assert {str(row["attempt_id"]) for row in setup.ledger_rows()} == {i.attempt_id for i in queued_before}
 
 
-def test_an_insert_of_ours_that_fails_neither_stops_the_scheduler_nor_sends_unrecorded(setup: Setup):
+def test_an_insert_of_ours_that_fails_neither_stops_the_scheduler_nor_sends_unrecorded(
+    setup: SchedulerOverMemory,
+):
     from airflow import settings
 
     setup.side.serialize(celery=3)
@@ -130,7 +101,7 @@ def test_an_insert_of_ours_that_fails_neither_stops_the_scheduler_nor_sends_unre
     assert len(setup.ledger_rows()) == 3
 
 
-def test_a_closed_session_discards_what_it_staged(setup: Setup):
+def test_a_closed_session_discards_what_it_staged(setup: SchedulerOverMemory):
     from airflow.executors.workloads import ExecuteTask
     from airflow.models import TaskInstance
     from airflow.utils.session import create_session
@@ -154,20 +125,14 @@ def test_a_closed_session_discards_what_it_staged(setup: Setup):
     assert "6b0a7a0e-1111-4222-8333-444455556666" not in {i.attempt_id for i in setup.received}
 
 
-def test_a_killed_schedulers_attempts_are_adopted_and_none_is_sent_twice(setup: Setup):
-    from airflow.jobs.job import Job
+def test_a_killed_schedulers_attempts_are_adopted_and_none_is_sent_twice(setup: SchedulerOverMemory):
     from airflow.utils.session import create_session
 
     setup.side.serialize(celery=3, kubernetes=2)
     setup.side.trigger()
     setup.loops()
     sent = list(setup.received)
-    former = setup.runner
-    for backend in setup.backends.values():
-        backend.stop(1.0)
-    with create_session(scoped=False) as session:
-        session.get(Job, former.job.id).state = "failed"
-    setup.new_scheduler()
+    setup.killed()
     assert setup.runner.adopt_or_reset_orphaned_tasks() == 0
     setup.loops()
     assert setup.received == sent
@@ -186,7 +151,7 @@ def test_a_killed_schedulers_attempts_are_adopted_and_none_is_sent_twice(setup: 
     assert all(row["outcome"] == "succeeded" for row in setup.ledger_rows())
 
 
-def test_an_adopted_attempt_is_not_taken_for_stuck_because_no_scheduler_lived(setup: Setup):
+def test_an_adopted_attempt_is_not_taken_for_stuck_because_no_scheduler_lived(setup: SchedulerOverMemory):
     from airflow.jobs.job import Job
     from airflow.utils.session import create_session
 
@@ -204,7 +169,9 @@ def test_an_adopted_attempt_is_not_taken_for_stuck_because_no_scheduler_lived(se
     assert set(setup.side.states().values()) == {"queued"}
 
 
-def test_attempts_that_were_recorded_and_never_sent_are_sent_by_who_adopts_them(setup: Setup, monkeypatch):
+def test_attempts_that_were_recorded_and_never_sent_are_sent_by_who_adopts_them(
+    setup: SchedulerOverMemory, monkeypatch
+):
     from airflow.jobs.job import Job
     from airflow.utils.session import create_session
 
@@ -230,7 +197,7 @@ def test_attempts_that_were_recorded_and_never_sent_are_sent_by_who_adopts_them(
     assert {i.number for i in setup.received} == {2}
 
 
-def test_a_ledger_that_is_away_at_adoption_costs_no_attempt(setup: Setup):
+def test_a_ledger_that_is_away_at_adoption_costs_no_attempt(setup: SchedulerOverMemory):
     from airflow import settings
     from airflow.jobs.job import Job
     from airflow.utils.session import create_session
@@ -257,19 +224,15 @@ def test_a_ledger_that_is_away_at_adoption_costs_no_attempt(setup: Setup):
     assert setup.received == sent
 
 
-def test_an_adopted_attempt_is_not_sent_before_its_backend_has_answered(setup: Setup, monkeypatch):
-    from airflow.jobs.job import Job
-    from airflow.utils.session import create_session
+def test_an_adopted_attempt_is_not_sent_before_its_backend_has_answered(
+    setup: SchedulerOverMemory, monkeypatch
+):
 
     setup.side.serialize(celery=1, kubernetes=1)
     setup.side.trigger()
     setup.loops()
     sent = list(setup.received)
-    for backend in setup.backends.values():
-        backend.stop(1.0)
-    with create_session(scoped=False) as session:
-        session.get(Job, setup.runner.job.id).state = "failed"
-    setup.new_scheduler()
+    setup.killed()
     for backend in setup.backends.values():
         monkeypatch.setattr(backend, "adopt", lambda ids: None)
         monkeypatch.setattr(backend, "poll", list)

@@ -8,6 +8,7 @@ killed.
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,8 +17,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from hybrid_executor.standalone.stack.postgres import PostgresServer
+from hybrid_executor.standalone.stack.process import descendants, kill_all
 from tests.mutants.mutant import BadMutant, Mutant, chosen
 from tests.mutants.run import Result, Verdict, adopt_orphans, copy_tree, environment, pytest_command, run
 
@@ -30,6 +33,8 @@ WIDTH = 150
 def main(names: list[str]) -> int:
     """Run; the exit code."""
     began = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, give_up)
     try:
         mutants = chosen(names)
     except BadMutant as error:
@@ -47,6 +52,12 @@ def main(names: list[str]) -> int:
     for result in alive:
         print(f"  {result.mutant.name}: {result.verdict} {result.words}\n    {result.mutant.promise}")
     return 1 if alive else 0
+
+
+def give_up(number: int, _frame: object) -> NoReturn:
+    """End all runs at once: a pool would first work off all that waits."""
+    kill_all(descendants(os.getpid()))
+    sys.exit(128 + number)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ executor, so that stock workers and Flower serve them unchanged.
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from hybrid_executor.backends.celery.app import provider_app
@@ -106,6 +106,15 @@ class CeleryBackend:
                 if self._is_being_sent(submission):
                     continue
                 self._observer.tell(LookUp(submission, Why.ADOPT))
+
+    def inherit(self, wanted: Mapping[SubmissionId, str], unwanted: Collection[str] = ()) -> None:  # noqa: ARG002
+        """See ``ports.Backend``.
+
+        The stock Celery executor names its messages by the attempt's UUID, as
+        the first submission here is named. An unwanted message stays: when its
+        turn comes, the Execution API turns it away.
+        """
+        self.adopt(wanted.keys())
 
     def _is_being_sent(self, submission: SubmissionId) -> bool:
         """Its answer is on the way; a look-up could overtake the message and call it absent."""

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 from hybrid_executor.backends.kubernetes.answer import UNAVAILABLE_RETRY_S
@@ -90,6 +90,11 @@ class KubernetesBackend:
     def adopt(self, ids: Collection[SubmissionId]) -> None:
         wanted = list(ids)
         self._hand_over(lambda session: session.adopt(wanted))
+
+    def inherit(self, wanted: Mapping[SubmissionId, str], unwanted: Collection[str] = ()) -> None:
+        asked = {workload_id: submission for submission, workload_id in wanted.items()}
+        everything = dict.fromkeys(unwanted) | asked
+        self._hand_over(lambda session: session.upkeep.inherit(everything))
 
     def sweep(self, live_owners: Collection[str]) -> None:
         live = frozenset(live_owners)

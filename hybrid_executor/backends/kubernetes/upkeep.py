@@ -14,7 +14,7 @@ from enum import Flag, auto
 from typing import Any, NoReturn
 
 from hybrid_executor.backends.kubernetes.answer import Answer
-from hybrid_executor.backends.kubernetes.book import Book, Known, Order, Pod, submission_of
+from hybrid_executor.backends.kubernetes.book import Book, Known, Order, Pod, our_labels, submission_of
 from hybrid_executor.backends.kubernetes.client import PodApi
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.model.attempt import SubmissionId
@@ -29,6 +29,7 @@ from hybrid_executor.naming import (
     LABEL_OWNER,
 )
 from hybrid_executor.pods.diagnosis import observe
+from hybrid_executor.pods.stock import workload_id
 
 log = logging.getLogger("hybrid_executor.kubernetes")
 
@@ -40,6 +41,8 @@ BACKOFF_MAX_S = 30.0
 GATHER_S = 0.02
 #: Every pod of a hybrid executor, whoever owns it.
 OURS = f"{LABEL_EXECUTOR}=True,{LABEL_ATTEMPT}"
+#: Every pod of a stock executor that it has not done with.
+STOCK = f"{LABEL_EXECUTOR}=True,!{LABEL_ATTEMPT},{LABEL_DONE}!=True"
 
 
 class Purpose(Flag):
@@ -75,6 +78,7 @@ class Upkeep:
         self._slots = asyncio.Semaphore(config.upkeep_concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: dict[SubmissionId, Purpose] = {}
+        self._inheriting: dict[str, SubmissionId | None] = {}
         self._sweep_for: frozenset[str] | None = None
         self._work = asyncio.Event()
 
@@ -97,6 +101,12 @@ class Upkeep:
     def cancel(self, ids: Collection[SubmissionId]) -> None:
         self._ask(ids, Purpose.CANCEL)
 
+    def inherit(self, workloads: Mapping[str, SubmissionId | None]) -> None:
+        """Take over the stock pods of these workloads under these names; without a name they are deleted."""
+        self._inheriting |= workloads
+        if workloads:
+            self._work.set()
+
     def sweep(self, live_owners: frozenset[str]) -> None:
         self._sweep_for = live_owners
         self._work.set()
@@ -114,6 +124,7 @@ class Upkeep:
             self._work.clear()
             try:
                 await self._look_up()
+                await self._inherit()
                 await self._sweep()
                 failures = 0
             except (Answer, ApiUnavailable) as error:
@@ -266,6 +277,37 @@ class Upkeep:
             if answer.code == 404:
                 return None
             raise
+
+    # --- inheriting ---------------------------------------------------------------------
+
+    async def _inherit(self) -> None:
+        asked, self._inheriting = self._inheriting, {}
+        if not asked:
+            return
+        try:
+            found = [pod async for pod in self._list(STOCK) if workload_id(pod) in asked]
+        except (Answer, ApiUnavailable):
+            self._inheriting = asked | self._inheriting
+            raise
+        for pod in found:
+            submission = asked[str(workload_id(pod))]
+            what = f"taking over pod {pod['metadata']['name']} of another executor"
+            self._insist(self._inheriting_one(pod, submission), what)
+
+    def _inheriting_one(self, pod: Pod, submission: SubmissionId | None) -> Callable[[], Awaitable[None]]:
+        async def take() -> None:
+            namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+            try:
+                if submission is None:
+                    await self._api.delete(namespace, name, delete_options(self._config.delete_options))
+                    return
+                labels = our_labels(submission, self._owner, self._config.deployment)
+                self._book.changed(await self._api.label(namespace, name, labels))
+            except Answer as answer:
+                if answer.code != 404:
+                    raise
+
+        return take
 
     # --- sweeping -----------------------------------------------------------------------
 
