@@ -19,7 +19,6 @@ from hybrid_executor import contract
 from hybrid_executor.adoption import Adoption
 from hybrid_executor.backends.celery.backend import CeleryBackend
 from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
-from hybrid_executor.backends.kubernetes.podgenerator import PodMaker, coordinator_extra
 from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.controller import Controller
 from hybrid_executor.inflight import Flight, Inflight
@@ -32,10 +31,10 @@ from hybrid_executor.model.errors import ConfigError
 from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
-from hybrid_executor.pods.build import PodSettings
 from hybrid_executor.ports import Backend, Ledger
 from hybrid_executor.routing import RoutingTable
 from hybrid_executor.settings import Settings, load_routing, load_settings
+from hybrid_executor.settings.pods import pod_maker
 from hybrid_executor.staging import Staging
 
 if TYPE_CHECKING:
@@ -161,26 +160,12 @@ class HybridExecutor(BaseExecutor):
         return {
             BackendName.CELERY: CeleryBackend(self.settings.celery),
             BackendName.KUBERNETES: KubernetesBackend(
-                self.settings.kubernetes, self._pod_maker().make, owner=self._owner, meter=self._meter
+                self.settings.kubernetes,
+                pod_maker(self.settings, self._templates, self._owner).make,
+                owner=self._owner,
+                meter=self._meter,
             ),
         }
-
-    def _pod_maker(self) -> PodMaker:
-        settings = self.settings
-        watched = settings.kubernetes.watched
-        return PodMaker(
-            PodSettings(
-                namespace=settings.kubernetes.namespace,
-                executor=settings.executor_string,
-                scheduler_job=self._owner,
-                airflow_version=contract.AIRFLOW_VERSION,
-                image=settings.worker_image,
-                watched=None if None in watched else frozenset(n for n in watched if n),
-                workload_secret=settings.workload_secret,
-            ),
-            self._templates,
-            coordinator_extra,
-        )
 
     @cached_property
     def _ledger(self) -> Ledger:

@@ -36,6 +36,11 @@ ARG_RUN_ID = _arg(
     "--run-id",
     help="The run to explain, because task_instance_mutation_hook may look at it; no run without it",
 )
+ARG_POD = _arg(
+    "--pod",
+    action="store_true",
+    help="Print the pod of the task, each field with the layer that set it (--output json: as a mapping)",
+)
 ARG_JSON = _arg("--json", action="store_true", help="Print the checks as JSON")
 
 
@@ -136,9 +141,10 @@ HYBRID_COMMANDS = (
         description=(
             "Show the route of every task of a DAG as the scheduler would choose it: from the serialized DAG"
             " in the metadata database and after task_instance_mutation_hook. Shows mapped tasks once."
+            " With --pod, print the manifest that the scheduler would send, after pod_mutation_hook."
         ),
         func=lazy_load_command("hybrid_executor.cli.explain.explain"),
-        args=(ARG_DAG_ID, ARG_TASK_ID, ARG_TRY_NUMBER, ARG_RUN_ID, ARG_OUTPUT, ARG_VERBOSE),
+        args=(ARG_DAG_ID, ARG_TASK_ID, ARG_POD, ARG_TRY_NUMBER, ARG_RUN_ID, ARG_OUTPUT, ARG_VERBOSE),
     ),
     ActionCommand(
         name="routes",

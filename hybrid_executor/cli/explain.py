@@ -1,4 +1,4 @@
-"""``airflow hybrid explain``: the route of each task of a DAG, as the scheduler would choose it.
+"""``airflow hybrid explain``: the route of each task of a DAG, as the scheduler would choose it, and its pod.
 
 Takes the DAG from the metadata database, as the scheduler does, makes task
 instances that are never saved, and lets ``task_instance_mutation_hook`` have
@@ -18,9 +18,28 @@ from airflow.utils.session import NEW_SESSION, provide_session
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from hybrid_executor.cli.explainpod import EXAMPLE_RUN, explain_pod, show_pod
 from hybrid_executor.cli.routes import routing_or_exit, show, tell
+from hybrid_executor.model.attempt import BackendName, TaskAddress
 from hybrid_executor.routing import RoutingTable
 from hybrid_executor.settings import Settings, load_settings
+
+POD_THAT_STARTS_A_POD = (
+    "a pod that only starts a pod: on a Celery queue the operator needs none of its own, and less waiting"
+)
+#: Those whose names don't end as KubernetesPodOperator does.
+_START_PODS = frozenset(
+    {
+        "_KubernetesDecoratedOperator",
+        "_KubernetesCmdDecoratedOperator",
+        "KubernetesJobOperator",
+        "KubernetesStartKueueJobOperator",
+        "SparkKubernetesOperator",
+        "GKEStartPodOperator",
+        "GKEStartJobOperator",
+        "EksPodOperator",
+    }
+)
 
 
 @suppress_logs_and_warning
@@ -36,16 +55,40 @@ def explain(args: Namespace, session: Session = NEW_SESSION) -> None:
             f"DAG {args.dag_id!r} is not in the metadata database; check its id, or whether the DAG processor"
             " could parse its file (airflow dags list-import-errors)"
         )
+    if args.pod and args.task_id is None:
+        raise SystemExit("--pod shows the pod of one task; name it after the DAG")
     run = _run(args.dag_id, args.run_id, session) if args.run_id else None
     # From here on nothing of this may reach the database: a hook may change what it is shown.
     session.expunge_all()
-    rows = [
-        _row(_task_instance(task, serialized.dag_version_id, args.try_number, run), settings, table)
-        for task in _tasks(serialized.dag, args.task_id)
-    ]
+    tasks = _tasks(serialized.dag, args.task_id)
+    found = [_task_instance(task, serialized.dag_version_id, args.try_number, run) for task in tasks]
     if settings.notes:
         tell(settings.notes)
-    show(rows, args.output)
+    if args.pod:
+        _show_pod(tasks[0], found[0], settings, table, args)
+    else:
+        show([_row(*pair, settings, table) for pair in zip(tasks, found, strict=True)], args.output)
+
+
+def _show_pod(task: Any, found: Any, settings: Settings, table: RoutingTable, args: Namespace) -> None:
+    row = _row(task, found, settings, table)
+    if not row["backend"]:
+        raise SystemExit(f"{args.dag_id}.{args.task_id} has no pod: {row['rule']}")
+    address = TaskAddress(
+        dag_id=args.dag_id,
+        task_id=args.task_id,
+        run_id=args.run_id or EXAMPLE_RUN,
+        map_index=0 if task.is_mapped else -1,
+        try_number=args.try_number,
+    )
+    explained = explain_pod(found, address, table.route(found.queue), settings)
+    title = (
+        f"{args.dag_id}.{args.task_id}, queue {row['queue']} ({row['rule']}): the pod as the scheduler would"
+        " send it, but for the token. The ids of attempt, job and run are examples."
+    )
+    mapped = "mapped: this is the pod of map_index 0" if task.is_mapped else ""
+    notes = [row["note"], mapped, explained.deprecation]
+    show_pod(explained, title, [note for note in notes if note], args.output)
 
 
 def _run(dag_id: str, run_id: str, session: Session) -> DagRun:
@@ -79,27 +122,34 @@ def _task_instance(task: Any, dag_version_id: Any, try_number: int, run: DagRun 
             ti.try_number = later
             task_instance_mutation_hook(ti, dag_run=run)
     except Exception as error:  # noqa: BLE001 - the hook is the user's code and may raise anything
-        return task.task_id, error
+        return error
     return ti
 
 
-def _row(found: Any, settings: Settings, table: RoutingTable) -> dict[str, str]:
-    if isinstance(found, tuple):
-        task_id, error = found
-        why = f"task_instance_mutation_hook raised {type(error).__name__}: {error}"
-        return _columns(task_id, "", "", "", why)
+def _row(task: Any, found: Any, settings: Settings, table: RoutingTable) -> dict[str, str]:
+    if isinstance(found, Exception):
+        why = f"task_instance_mutation_hook raised {type(found).__name__}: {found}"
+        return _columns(task, rule=why)
     if found.executor and not settings.is_ours(found.executor):
         why = f"the task names executor={found.executor!r}: the hybrid executor never sees it"
-        return _columns(found.task_id, found.queue, "", "", why)
+        return _columns(task, queue=found.queue, rule=why)
     route = table.route(found.queue)
-    return _columns(found.task_id, found.queue, str(route.backend), route.pod_template_file or "", route.rule)
+    in_pod = route.backend is BackendName.KUBERNETES
+    return _columns(
+        task,
+        queue=found.queue,
+        backend=str(route.backend),
+        pod_template=route.pod_template_file or "",
+        rule=route.rule,
+        note=POD_THAT_STARTS_A_POD if in_pod and starts_a_pod(task.task_type) else "",
+    )
 
 
-def _columns(task_id: str, queue: str, backend: str, pod_template: str, rule: str) -> dict[str, str]:
-    return {
-        "task_id": task_id,
-        "queue": queue,
-        "backend": backend,
-        "pod_template": pod_template,
-        "rule": rule,
-    }
+def _columns(task: Any, **values: str) -> dict[str, str]:
+    columns = ("queue", "backend", "pod_template", "rule", "note")
+    return {"task_id": task.task_id} | {name: values.get(name, "") for name in columns}
+
+
+def starts_a_pod(task_type: str) -> bool:
+    """Whether an operator, by the name of its class, does its work in a pod that it starts itself."""
+    return task_type.endswith("KubernetesPodOperator") or task_type in _START_PODS

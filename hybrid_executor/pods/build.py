@@ -20,13 +20,14 @@ from hybrid_executor.model.errors import InvalidPod
 from hybrid_executor.naming import (
     ANNOTATION_FATAL_WAIT,
     LABEL_ATTEMPT,
+    LABEL_DEPLOYMENT,
     LABEL_EXECUTOR,
     LABEL_OWNER,
     LABEL_SUBMISSION,
     pod_name,
 )
 from hybrid_executor.pods.template import BASE, PodTemplate
-from hybrid_executor.pods.workload import VOLUME, arguments, mount
+from hybrid_executor.pods.workload import FOLDER, VOLUME, arguments, mount
 
 ENV_EXECUTOR = "AIRFLOW__CORE__EXECUTOR"
 ENV_IN_POD = "AIRFLOW_IS_K8S_EXECUTOR_POD"
@@ -57,6 +58,22 @@ SECRET_DIFFERENCES: Mapping[tuple[str, ...], str] = {
     ("spec", "containers", BASE, "volumeMounts", VOLUME): "where that path is",
     ("spec", "volumes", VOLUME): "the Secret of the pod's name",
 }
+
+
+#: What ``seal`` and the sending set, whatever an override or a hook says. Lists are addressed by name.
+SEALED = frozenset(
+    {
+        ("metadata", "name"),
+        *(
+            ("metadata", "labels", label)
+            for label in (LABEL_EXECUTOR, LABEL_OWNER, LABEL_DEPLOYMENT, LABEL_ATTEMPT, LABEL_SUBMISSION)
+        ),
+        ("metadata", "annotations", ANNOTATION_FATAL_WAIT),
+        ("spec", "restartPolicy"),
+        ("spec", "volumes", VOLUME),
+        ("spec", "containers", BASE, "volumeMounts", FOLDER),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,8 @@ _MERGED_BY = {
 }
 _REPLACED_BY = {"env": "name", "volumes": "name", "imagePullSecrets": "name"}
 _APPENDED = frozenset({"tolerations", "envFrom"})
-_KEYED = {**_MERGED_BY, **_REPLACED_BY}
+#: What tells the items of a list from each other, by the list's name.
+MERGED_BY = {**_MERGED_BY, **_REPLACED_BY}
 #: A partial manifest may say what kind of thing it is.
 _TOP_LEVEL = frozenset({"apiVersion", "kind", "metadata", "spec"})
 _MAPPINGS = ("metadata", "spec")
@@ -66,8 +67,8 @@ def _merged(key: str, base: Any, value: Any) -> Any:
     if isinstance(value, list) and isinstance(base, list):
         if key in _APPENDED:
             return [*base, *(item for item in value if item not in base)]
-        if key in _KEYED:
-            return _merged_by(_KEYED[key], base, value, whole=key in _REPLACED_BY)
+        if key in MERGED_BY:
+            return _merged_by(MERGED_BY[key], base, value, whole=key in _REPLACED_BY)
     return value
 
 
@@ -104,7 +105,7 @@ def _shape_problems(value: Mapping[str, Any], path: Path) -> list[Problem]:
     problems = []
     for key, item in value.items():
         here = (*path, key)
-        if key in _KEYED or key in _APPENDED:
+        if key in MERGED_BY or key in _APPENDED:
             problems.extend(_list_problems(key, item, here))
         elif isinstance(item, Mapping) and key not in STRING_MAPS:  # a label may be named `env`
             problems.extend(_shape_problems(item, here))
@@ -118,7 +119,7 @@ def _list_problems(key: str, items: Any, path: Path) -> list[Problem]:
         return [(path, "must be a list")]
     problems: list[Problem] = []
     for index, item in enumerate(items):
-        wanted = _KEYED.get(key)
+        wanted = MERGED_BY.get(key)
         if not isinstance(item, Mapping) or (wanted and not isinstance(item.get(wanted), str | int)):
             needs = f" with {wanted}, by which it is merged" if wanted else ""
             problems.append(((*path, index), f"must be a mapping{needs}"))

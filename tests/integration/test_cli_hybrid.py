@@ -1,17 +1,22 @@
 """``airflow hybrid`` as a user runs it, on a real database, broker and Kubernetes API."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from sqlalchemy import create_engine, text
 
+from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_DEPLOYMENT
 from tests.fixtures.kube import Kube
 from tests.fixtures.servers import SharedPostgres
 from tests.fixtures.site import MakeSite, Site
 
 DAG = """
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import DAG, task
+from kubernetes.client.models import V1Container, V1Pod, V1PodSpec
 
 with DAG("mixed", schedule=None):
 
@@ -26,6 +31,19 @@ with DAG("mixed", schedule=None):
 
     light() >> heavy()
     train.expand(x=[1, 2])
+
+    KubernetesPodOperator(task_id="starts_a_pod", image="x", queue="kubernetes")
+    KubernetesPodOperator(task_id="starts_one_too", image="x")
+
+    @task(
+        queue="kubernetes",
+        executor_config={
+            "pod_override": V1Pod(spec=V1PodSpec(containers=[V1Container(name="base", image="override:1")]))
+        },
+    )
+    def overridden(): ...
+
+    overridden()
 
 with DAG("broken", schedule=None):
 
@@ -44,6 +62,10 @@ def task_instance_mutation_hook(task_instance, dag_run=None):
         task_instance.queue = "kubernetes"
     if dag_run is not None and "queue" in (dag_run.conf or {}):
         task_instance.queue = dag_run.conf["queue"]
+
+
+def pod_mutation_hook(pod):
+    pod.metadata.annotations["hooked"] = "yes"
 """
 
 
@@ -63,7 +85,14 @@ def test_explain_shows_every_task_with_the_rule_that_chose_it(site: Site) -> Non
     rows = site.rows(
         "hybrid", "explain", "mixed", AIRFLOW__HYBRID_EXECUTOR__KUBERNETES_QUEUES="kubernetes,gpu-*"
     )
-    assert backends(rows) == {"heavy": "kubernetes", "light": "celery", "train": "kubernetes"}
+    assert backends(rows) == {
+        "heavy": "kubernetes",
+        "light": "celery",
+        "overridden": "kubernetes",
+        "starts_a_pod": "kubernetes",
+        "starts_one_too": "celery",
+        "train": "kubernetes",
+    }
     rules = {row["task_id"]: row["rule"] for row in rows}
     assert rules["train"] == "[hybrid_executor] kubernetes_queues: queue gpu-*"
     assert rules["light"].startswith("default")
@@ -100,6 +129,76 @@ def test_explain_prints_a_table_that_keeps_square_brackets(site: Site) -> None:
 )
 def test_explain_says_what_it_can_not_find(site: Site, arguments: tuple[str, ...], words: str) -> None:
     done = site.run("hybrid", "explain", *arguments)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_explain_points_out_a_pod_that_only_starts_a_pod(site: Site) -> None:
+    notes = {row["task_id"]: row["note"] for row in site.rows("hybrid", "explain", "mixed")}
+    assert notes.pop("starts_a_pod").startswith("a pod that only starts a pod")
+    assert set(notes.values()) == {""}
+
+
+# --- explain --pod ------------------------------------------------------------------------
+
+
+def test_explain_pod_shows_the_manifest_and_the_layer_of_each_field(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    rule = "{queue: kubernetes, backend: kubernetes, pod_template: t.yaml"
+    rule += ", pod: {spec: {nodeSelector: {disk: ssd}}}}"
+    path.write_text(f"version: 1\nroutes:\n  - {rule}\n")
+    (tmp_path / "t.yaml").write_text("spec: {containers: [{name: base, image: 'template:1', tty: true}]}\n")
+    environment = {
+        "AIRFLOW__HYBRID_EXECUTOR__ROUTES_FILE": str(path),
+        "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": "etl",
+    }
+    command = ("hybrid", "explain", "mixed", "overridden", "--pod")
+    done = site.run(*command, "--output", "json", **environment)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    manifest, layers = shown["manifest"], shown["layers"]
+    base = manifest["spec"]["containers"][0]
+    assert (base["image"], manifest["metadata"]["namespace"]) == ("override:1", "etl")
+    assert manifest["metadata"]["labels"].keys() >= {LABEL_ATTEMPT, LABEL_DEPLOYMENT, "dag_id", "task_id"}
+    assert layers["spec.containers[0].image"] == "pod_override"
+    assert layers["spec.containers[0].tty"] == "template"
+    assert layers["spec.nodeSelector.disk"] == "route"
+    assert layers["spec.containers[0].args"] == layers["metadata.namespace"] == "executor"
+    assert layers["metadata.annotations.hooked"] == "pod_mutation_hook"
+    assert layers["metadata.name"] == layers[f"metadata.labels.{LABEL_DEPLOYMENT}"] == "seal"
+    assert shown["sources"]["template"] == str(tmp_path / "t.yaml")
+    text = site.run(*command, **environment).stdout
+    assert yaml.safe_load(text) == manifest
+    assert re.search(r"^ +image: override:1 +# pod_override$", text, flags=re.MULTILINE)
+    assert yaml.safe_load(site.run(*command, "--output", "plain", **environment).stdout) == manifest
+
+
+def test_explain_pod_shows_one_pod_of_a_mapped_task_and_no_token(site: Site) -> None:
+    queues = {"AIRFLOW__HYBRID_EXECUTOR__KUBERNETES_QUEUES": "gpu-*"}
+    done = site.run("hybrid", "explain", "mixed", "train", "--pod", "--try-number", "2", **queues)
+    assert done.returncode == 0, done.stderr
+    assert "# mapped: this is the pod of map_index 0" in done.stdout
+    annotations = yaml.safe_load(done.stdout)["metadata"]["annotations"]
+    assert (annotations["map_index"], annotations["try_number"]) == ("0", "2")
+    assert "eyJ" not in done.stdout, "the beginning of a token"
+
+
+@pytest.mark.parametrize(
+    ("task", "config", "words"),
+    [
+        ((), {}, "name it after the DAG"),
+        (("light",), {}, "mixed.light has no pod: it runs on a Celery worker (default"),
+        (
+            ("heavy",),
+            {"AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE": "/none.yaml"},
+            "mixed.heavy would fail as InvalidPod: pod template: /none.yaml: can't be read",
+        ),
+    ],
+)
+def test_explain_pod_says_why_there_is_none(
+    site: Site, task: tuple[str, ...], config: dict[str, str], words: str
+) -> None:
+    done = site.run("hybrid", "explain", "mixed", *task, "--pod", **config)
     assert done.returncode == 1
     assert words in done.stderr
 

@@ -12,9 +12,12 @@ from kubernetes.client import models as k8s
 
 from hybrid_executor.backends.kubernetes.podgenerator import PodMaker, coordinator_extra
 from hybrid_executor.backends.kubernetes.templates import Templates
-from hybrid_executor.model.attempt import TaskAddress
+from hybrid_executor.model.attempt import Submission, TaskAddress
 from hybrid_executor.model.errors import InvalidPod
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_OWNER, pod_name
+from hybrid_executor.pods.build import SEALED
+from hybrid_executor.pods.layers import Layer, layers_of
+from hybrid_executor.pods.template import field_name
 from tests.fixtures.submissions import ATTEMPT_ID, SETTINGS, TOKEN, pod_submission
 
 GOOD = "spec:\n  containers:\n  - name: base\n    image: {image}\n"
@@ -122,8 +125,61 @@ def test_keys_that_belong_to_others_are_let_be() -> None:
     assert made == maker().make(pod_submission())
 
 
-def test_the_airflow_2_form_says_what_to_write_instead() -> None:
-    assert "pod_override" in refused({"KubernetesExecutor": {"image": "x"}})
+def test_airflow_2s_dictionary_makes_the_pod_of_its_override(caplog: pytest.LogCaptureFixture) -> None:
+    legacy = {
+        "image": "own:1",
+        "request_memory": "128Mi",
+        "volumes": [{"name": "data", "emptyDir": {}}],
+        "volume_mounts": [k8s.V1VolumeMount(name="data", mount_path="/data")],
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+    }
+    replaced = k8s.V1Pod(
+        spec=k8s.V1PodSpec(
+            containers=[
+                k8s.V1Container(
+                    name="base",
+                    image="own:1",
+                    resources=k8s.V1ResourceRequirements(requests={"memory": "128Mi"}),
+                    volume_mounts=[k8s.V1VolumeMount(name="data", mount_path="/data")],
+                )
+            ],
+            volumes=[k8s.V1Volume(name="data", empty_dir=k8s.V1EmptyDirVolumeSource())],
+            tolerations=[k8s.V1Toleration(key="spot", operator="Exists")],
+        )
+    )
+    before = dict(legacy)
+    making = maker()
+    with caplog.at_level("WARNING"):
+        for number in (1, 2):
+            submission = pod_submission(number=number, executor_config={"KubernetesExecutor": legacy})
+            assert making.make(submission) == making.make(
+                pod_submission(number=number, executor_config={"pod_override": replaced})
+            )
+    assert legacy == before
+    [said] = caplog.messages
+    assert said.startswith('etl.heavy: executor_config={"KubernetesExecutor": {...}} is deprecated')
+    assert "'request_memory' is spec.containers[base].resources.requests.memory" in said
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"KubernetesExecutor": {"image": "x", "ram": 1}}, "the key 'ram' can't be translated: is unknown"),
+        (
+            {"KubernetesExecutor": {"volume_mounts": [{"name": "a", "mount_path": "/a"}]}},
+            "the key 'volume_mounts' can't be translated: ValueError: Invalid value for `mount_path`",
+        ),
+        (
+            {"KubernetesExecutor": {"affinity": {"node_affinity": {"a": 1}}}},
+            "the key 'affinity' can't be translated: ValueError: spec.affinity.node_affinity: unknown field",
+        ),
+        ({"KubernetesExecutor": {"image": object()}}, "the key 'image' can't be translated: "),
+        ({"KubernetesExecutor": ["image"]}, "must be a dict, not list"),
+        ({"KubernetesExecutor": {"image": "x"}, "pod_override": {"spec": {}}}, "has both"),
+    ],
+)
+def test_what_cannot_be_translated_of_it_fails_that_one_attempt_by_name(config: Any, said: str) -> None:
+    assert said in refused(config)
 
 
 def test_an_override_may_be_the_object_or_its_serialized_form() -> None:
@@ -216,3 +272,46 @@ def test_our_identity_survives_override_and_hook(hook: Any) -> None:
     assert made["metadata"]["labels"][LABEL_OWNER] == "42"
     assert made["metadata"]["labels"]["only"] == "mine"
     assert made["spec"]["restartPolicy"] == "Never"
+
+
+def traced(making: PodMaker, submission: Submission) -> dict[str, str]:
+    """By field: its layer."""
+    stages = making.trace(submission)
+    assert stages[-1] == (Layer.SEAL, making.make(submission))
+    return {field_name(path): str(layer) for path, layer in layers_of(stages, SEALED).items()}
+
+
+def test_a_trace_says_which_layer_set_each_field(hook: Any) -> None:
+    def act(pod: Any) -> None:
+        pod.metadata.name = "renamed"
+        pod.spec.containers.insert(0, pod.spec.containers.pop())
+        pod.spec.priority_class_name = "hooked"
+
+    files = Files(route="spec:\n  priority: 1\n  containers:\n  - {name: base, image: a, tty: true}\n")
+    defaults = {"spec": {"nodeSelector": {"disk": "ssd", "zone": "a"}}}
+    env = [k8s.V1EnvVar(name="MINE", value="1")]
+    submission = pod_submission(
+        executor_config=override(env=env, working_dir="/x"), pod_template_file="route", pod_defaults=defaults
+    )
+    plain = traced(maker(files), pod_submission(pod_template_file="route", pod_defaults=defaults))
+    assert plain["spec.containers[0].tty"] == plain["spec.priority"] == "template"
+    assert plain["spec.nodeSelector.disk"] == "route"
+    hook(act)
+    layers = traced(maker(files), submission)
+    assert layers["spec.containers[0].tty"] == "template"
+    assert layers["spec.nodeSelector.zone"] == "route"
+    assert layers["spec.containers[0].image"] == layers["spec.containers[0].args"] == "executor"
+    assert layers["metadata.annotations.dag_id"] == "executor"
+    assert (
+        layers["spec.containers[0].env[2].name"] == layers["spec.containers[0].workingDir"] == "pod_override"
+    )
+    assert layers["spec.priorityClassName"] == "pod_mutation_hook"
+    assert layers["metadata.name"] == layers["spec.restartPolicy"] == layers["spec.volumes[0].name"] == "seal"
+
+
+def test_a_trace_names_the_tasks_own_template() -> None:
+    files = Files(task=template("own"), conf=template("conf"))
+    submission = pod_submission(executor_config={"pod_template_file": "task"}, pod_defaults={"spec": {}})
+    layers = traced(maker(files, "conf", settings=replace(SETTINGS, image=None)), submission)
+    assert layers["spec.containers[0].image"] == "own_template"
+    assert not {"template", "route"} & set(layers.values())

@@ -132,7 +132,7 @@ class Creation:
 
     async def _make(self, submission: Submission) -> Waiting | Rejected | None:
         try:
-            pod = self._prepared(submission)
+            pod = prepared(self._make_pod(submission), submission.id, self._owner, self._config)
         except InvalidPod as error:
             return Rejected(submission.id, Diagnosis(reason=error.reason, message=str(error)))
         except Exception as error:
@@ -152,22 +152,6 @@ class Creation:
         self._gate.open()
         self._book.created(made)
         return None
-
-    def _prepared(self, submission: Submission) -> dict[str, Any]:
-        """The pod with the labels that find it again, whatever a hook made of them."""
-        pod = dict(self._make_pod(submission))
-        meta = dict(pod["metadata"])
-        meta["labels"] = {
-            **(meta.get("labels") or {}),
-            **our_labels(submission.id, self._owner, self._config.deployment),
-        }
-        meta.setdefault("namespace", self._config.namespace)
-        if not self._config.watches(meta["namespace"]):
-            raise InvalidPod(
-                f"metadata.namespace {meta['namespace']!r} is not watched: "
-                "set [kubernetes_executor] multi_namespace_mode"
-            )
-        return {**pod, "metadata": meta}
 
     async def _refused(self, submission: SubmissionId, pod: Pod, answer: Answer) -> Waiting | Rejected | None:
         if answer.code == 409 and answer.is_about_existence:
@@ -195,3 +179,16 @@ class Creation:
             return self._gate.close(wait_for_api(submission, error))
         self._book.created(pod)
         return None
+
+
+def prepared(pod: Pod, submission: SubmissionId, owner: str, config: KubernetesConfig) -> dict[str, Any]:
+    """The pod as it is sent: with the labels that find it again, whatever a hook made of them."""
+    meta = dict(pod["metadata"])
+    meta["labels"] = {**(meta.get("labels") or {}), **our_labels(submission, owner, config.deployment)}
+    meta.setdefault("namespace", config.namespace)
+    if not config.watches(meta["namespace"]):
+        raise InvalidPod(
+            f"metadata.namespace {meta['namespace']!r} is not watched: "
+            "set [kubernetes_executor] multi_namespace_mode"
+        )
+    return {**pod, "metadata": meta}

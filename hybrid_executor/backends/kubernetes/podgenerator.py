@@ -1,29 +1,37 @@
 """The door to the Kubernetes provider's pod generator, and the maker of every pod.
 
 Most pods are plain data and are built by ``pods.build`` alone. Those with a
-``pod_override``, and all of them where a ``pod_mutation_hook`` is installed,
-pass through the provider's own merge and hook, in the stock order: template,
-the executor's values, override, hook. Whatever these do wrong fails that one
-attempt by name; nothing but ``InvalidPod`` leaves. Opens no file: the caller
-brings the templates. Called by the Kubernetes backend; the provider and the
-Kubernetes client are imported when first needed.
+``pod_override``, or with Airflow 2's dictionary, which is translated into one,
+and all of them where a ``pod_mutation_hook`` is installed, pass through the
+provider's own merge and hook, in the stock order: template, the executor's
+values, override, hook. Whatever these do wrong fails that one attempt by name;
+nothing but ``InvalidPod`` leaves. Opens no file: the caller brings the
+templates. Called by the Kubernetes backend; the provider and the Kubernetes
+client are imported when first needed.
 """
 # ruff: noqa: PLC0415 - most schedulers build all their pods without the provider and its client
 
 import json
 import logging
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
+from hybrid_executor.backends.kubernetes.models import Models, models
 from hybrid_executor.backends.kubernetes.templates import Templates
-from hybrid_executor.model.attempt import Submission
+from hybrid_executor.model.attempt import Submission, TaskAddress
 from hybrid_executor.model.errors import InvalidPod
 from hybrid_executor.pods.build import PodSettings, build_pod, seal
+from hybrid_executor.pods.layers import Layer, Stage
+from hybrid_executor.pods.legacy import LEGACY_KEY, deprecation, refused, translate
 from hybrid_executor.pods.template import PodTemplate
 
+#: Hears of the manifest after each layer.
+Seen = Callable[[Layer, Mapping[str, Any]], None]
 _MESSAGE_MAX = 300
+#: Tasks that are remembered for having been told of.
+_NOTED_MAX = 4096
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +52,60 @@ class PodMaker:
         self._settings = settings
         self._templates = templates
         self._coordinator = coordinator or (lambda _queue: None)
+        #: DAG and task of which a deprecation was said.
+        self._noted: set[tuple[str, str]] = set()
 
     def make(self, submission: Submission) -> dict[str, Any]:
         """The manifest to POST to its own ``metadata.namespace``; raises ``InvalidPod``."""
-        config = _checked(submission.executor_config)
-        extra = self._coordinator(submission.attempt.queue) or {}
+        return self._make(submission, seen=None)
+
+    def trace(self, submission: Submission) -> list[Stage]:
+        """The manifest after each layer that has a say, the one that ``make`` returns at the end."""
+        config, extra = self._said(submission)
+        route = submission.attempt.route
+        if own := _own_template(config, extra):
+            stages: list[Stage] = [(Layer.OWN_TEMPLATE, self._templates.at(own).document())]
+        else:
+            bare = self._templates.of_route(replace(route, pod_defaults=None))
+            stages = [(Layer.TEMPLATE, bare.document())]
+            if route.pod_defaults:
+                stages.append((Layer.ROUTE, self._templates.of_route(route).document()))
+        pod = self._make(submission, lambda layer, manifest: stages.append((layer, deepcopy(manifest))))
+        return [*stages, (Layer.SEAL, pod)]
+
+    def deprecation(self, submission: Submission) -> str:
+        """What a task should write in place of what it does; empty if nothing."""
+        legacy = _checked(submission.executor_config).get(LEGACY_KEY)
+        return deprecation(legacy) if legacy else ""
+
+    def _make(self, submission: Submission, seen: Seen | None) -> dict[str, Any]:
+        config, extra = self._said(submission)
         settings = _with_image(self._settings, extra)
         pod = build_pod(submission, self._template(submission, config, extra), settings)
+        if seen:
+            seen(Layer.EXECUTOR, pod)
         override = config.get("pod_override")
+        if legacy := config.get(LEGACY_KEY):
+            override = _translated(legacy)
+            self._note(submission.attempt.address, legacy)
         hooked = mutation_hook_is_installed()
         if not override and not hooked:
             return pod
-        return seal(_stock_layers(pod, override, submission, hooked=hooked), submission, settings)
+        return seal(_stock_layers(pod, override, submission, hooked=hooked, seen=seen), submission, settings)
+
+    def _said(self, submission: Submission) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """What the task's ``executor_config`` and its queue's coordinator say."""
+        return _checked(submission.executor_config), self._coordinator(submission.attempt.queue) or {}
+
+    def _note(self, address: TaskAddress | None, legacy: Mapping[str, Any]) -> None:
+        """Say once for each task what to write instead."""
+        task = (address.dag_id, address.task_id) if address else ("", "")
+        if task in self._noted:
+            return
+        if len(self._noted) >= _NOTED_MAX:
+            self._noted.clear()
+        self._noted.add(task)
+        log.warning("%s.%s: %s", *task, deprecation(legacy))
 
     def _template(
         self, submission: Submission, config: Mapping[str, Any], extra: Mapping[str, Any]
@@ -65,8 +115,12 @@ class PodMaker:
         Whoever names another template than the route takes the place of both:
         the defaults were written for the template that they were laid over.
         """
-        own = extra.get("pod_template_file") or config.get("pod_template_file")
-        return self._templates.at(str(own)) if own else self._templates.of_route(submission.attempt.route)
+        own = _own_template(config, extra)
+        return self._templates.at(own) if own else self._templates.of_route(submission.attempt.route)
+
+
+def _own_template(config: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
+    return str(extra.get("pod_template_file") or config.get("pod_template_file") or "")
 
 
 def _checked(config: Any) -> Mapping[str, Any]:
@@ -75,12 +129,27 @@ def _checked(config: Any) -> Mapping[str, Any]:
         return {}
     if not isinstance(config, Mapping):
         raise InvalidPod(f"executor_config: must be a dict, not {type(config).__name__}")
-    if config.get("KubernetesExecutor"):
+    legacy = config.get(LEGACY_KEY)
+    if legacy and config.get("pod_override"):
         raise InvalidPod(
-            'executor_config: the form {"KubernetesExecutor": {...}} ended with Airflow 2; '
-            'write {"pod_override": kubernetes.client.models.V1Pod(...)} instead'
+            f'executor_config: has both "pod_override" and "{LEGACY_KEY}"; keep pod_override alone'
         )
+    if legacy and not isinstance(legacy, Mapping):
+        raise InvalidPod(f'executor_config "{LEGACY_KEY}": must be a dict, not {type(legacy).__name__}')
     return config
+
+
+def _translated(legacy: Mapping[str, Any]) -> dict[str, Any]:
+    """The dictionary of Airflow 1 and 2 as a partial pod that the client's models can hold."""
+    client = models()
+    plain: dict[str, Any] = {}
+    for key, value in legacy.items():
+        try:
+            plain[key] = client.plain(value)
+            client.override(translate({key: plain[key]}))
+        except (AttributeError, KeyError, TypeError, ValueError, client.error) as error:
+            raise refused(key, f"{type(error).__name__}: {_brief(error)}") from error
+    return translate(plain)
 
 
 def _with_image(settings: PodSettings, extra: Mapping[str, Any]) -> PodSettings:
@@ -113,33 +182,37 @@ def mutation_hook_is_installed() -> bool:
 
 
 def _stock_layers(
-    pod: dict[str, Any], override: Any, submission: Submission, *, hooked: bool
+    pod: dict[str, Any], override: Any, submission: Submission, *, hooked: bool, seen: Seen | None
 ) -> dict[str, Any]:
     """``pod`` with the override and the hook laid over it by the provider."""
-    models = _models()
-    built = _overridden(models, pod, override)
+    client = models()
+    built = _overridden(client, pod, override)
+    if seen and override:
+        seen(Layer.POD_OVERRIDE, client.plain(built))
     if hooked:
         _run_hook(built, submission)
     try:
-        manifest = models.plain(built)
+        manifest = client.plain(built)
         json.dumps(manifest)
     except (AttributeError, TypeError, ValueError) as error:
         layer = "pod_mutation_hook" if hooked else "pod_override"
         raise InvalidPod(f"{layer}: left a pod that is no JSON: {error}") from error
     if not isinstance(manifest, dict) or not (manifest.get("spec") or {}).get("containers"):
         raise InvalidPod("pod_mutation_hook: left a pod without containers")
+    if seen and hooked:
+        seen(Layer.POD_MUTATION_HOOK, manifest)
     return manifest
 
 
-def _overridden(models: "_Models", pod: dict[str, Any], override: Any) -> Any:
+def _overridden(client: Models, pod: dict[str, Any], override: Any) -> Any:
     from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 
-    base = models.model(pod)
+    base = client.model(pod)
     if not override:
         return base
     try:
-        return PodGenerator.reconcile_pods(base, models.override(override))
-    except (AttributeError, KeyError, TypeError, ValueError, models.error) as error:
+        return PodGenerator.reconcile_pods(base, client.override(override))
+    except (AttributeError, KeyError, TypeError, ValueError, client.error) as error:
         raise InvalidPod(f"pod_override: {type(error).__name__}: {_brief(error)}") from error
 
 
@@ -162,64 +235,3 @@ def _token(payload: str) -> str:
 def _brief(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= _MESSAGE_MAX else text[: _MESSAGE_MAX - 1] + "…"
-
-
-class _Models:
-    """Turns manifests into the client's models and back, with one configuration for all of them.
-
-    Each model holds a ``Configuration`` and each deep copy of a model copies
-    it: 59 copies for one stock pod, almost half of its cost. Ours says of
-    itself that it need not be copied; the process-wide default stays as it is.
-    """
-
-    def __init__(self) -> None:
-        from kubernetes.client import ApiClient, Configuration, V1Pod
-        from kubernetes.client.exceptions import OpenApiException
-
-        class SharedConfiguration(Configuration):  # type: ignore[misc]
-            def __deepcopy__(self, memo: object) -> "SharedConfiguration":
-                return self
-
-        self._client = ApiClient(configuration=SharedConfiguration())
-        self._pod = V1Pod
-        self.error: type[Exception] = OpenApiException
-
-    def model(self, manifest: Mapping[str, Any]) -> Any:
-        # The provider reads a manifest by this same private name (kubernetes-client/python#977).
-        return self._client._ApiClient__deserialize_model(manifest, self._pod)  # noqa: SLF001
-
-    def plain(self, pod: Any) -> Any:
-        return self._client.sanitize_for_serialization(pod)
-
-    def override(self, given: Any) -> Any:
-        """A copy of the user's pod with our configuration; never the user's own object."""
-        if isinstance(given, self._pod):
-            return self.model(self.plain(given))
-        if not isinstance(given, Mapping):
-            raise TypeError(f"must be a kubernetes.client.models.V1Pod, not {type(given).__name__}")
-        manifest = given["__var"] if given.get("__type") == "k8s.V1Pod" else given
-        pod = self.model(manifest)
-        if (lost := _first_lost(manifest, self.plain(pod))) is not None:
-            raise ValueError(f"{lost}: unknown field")
-        return pod
-
-
-@cache
-def _models() -> _Models:
-    return _Models()
-
-
-def _first_lost(given: Any, kept: Any, path: str = "") -> str | None:
-    """The first field of ``given`` that ``kept`` does not have: the client's models drop such."""
-    if isinstance(given, Mapping):
-        for key, value in given.items():
-            here = f"{path}.{key}".removeprefix(".")
-            if value is not None and (not isinstance(kept, Mapping) or key not in kept):
-                return here
-            if value is not None and (lost := _first_lost(value, kept[key], here)) is not None:
-                return lost
-    if isinstance(given, list) and isinstance(kept, list):
-        pairs = enumerate(zip(given, kept, strict=True))
-        found = (_first_lost(*pair, f"{path}[{index}]") for index, pair in pairs)
-        return next((lost for lost in found if lost is not None), None)
-    return None
