@@ -400,7 +400,7 @@ class TestTwoSchedulers:
         Heard(harness).silence([sent.id])
         assert harness.swept_by_others(sent.id)
 
-    def test_whoever_loses_a_pod_to_an_adoption_says_nothing_of_it(
+    def test_whoever_loses_a_pod_to_an_adoption_says_nothing_of_it_af35675(
         self, harness: KubernetesHarness, heard: Heard
     ) -> None:
         sent = run(harness, heard)

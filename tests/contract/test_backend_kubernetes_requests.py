@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
+from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Accepted, Ended, How, Waiting
 from tests.contract.backend_suite import PATIENCE_S, Fate, Heard
 from tests.fixtures.kube import Kube, until
@@ -115,3 +117,45 @@ def test_the_most_urgent_is_made_first(harness: KubernetesHarness, kube: Kube) -
     heard.until_kind(Accepted, [s.id for s in later])
     made = [o.submission for o in heard.all if isinstance(o, Accepted)]
     assert made == [s.id for s in (first, later[3], later[1], later[2], later[0])]
+
+
+def test_two_schedulers_take_what_a_third_left_once_and_never_from_each_other_af66396(
+    harness: KubernetesHarness, kube: Kube
+) -> None:
+    sent = [harness.submission(Fate.SUCCEEDS) for _ in range(10)]
+    harness.backend.submit(sent)
+    Heard(harness).until_kind(Ended, [s.id for s in sent])
+    harness.backend.stop(5.0)
+    pair = [harness.unstarted(), harness.unstarted()]
+    for backend in pair:
+        backend.start()
+    live = {backend.owner for backend in pair}
+    until(lambda: kube.count("watch") >= 3, "the watches never began")
+
+    kube.forget_requests()
+    for backend in pair:
+        backend.sweep(live)
+    ends = [o.submission for o in ends_of(pair, {s.id for s in sent})]
+    assert set(ends) == {s.id for s in sent}
+    # Both may have listed a pod before the other's label stood on it: once, and never again.
+    taken = kube.count("patch")
+    assert len(sent) <= taken <= 2 * len(sent)
+    for _ in range(5):
+        lists = kube.count("list")
+        for backend in pair:
+            backend.sweep(live)
+        until(lambda before=lists: kube.count("list") >= before + 2, "nobody looked")
+    assert kube.count("patch") == taken
+    assert kube.count("delete") == 0, "nothing goes before its end is recorded"
+
+
+def ends_of(backends: list[KubernetesBackend], wanted: set[SubmissionId]) -> list[Ended]:
+    """What they say of ends, until each of these has one."""
+    heard: list[Ended] = []
+
+    def complete() -> bool:
+        heard.extend(o for backend in backends for o in backend.poll() if isinstance(o, Ended))
+        return {o.submission for o in heard} >= wanted
+
+    until(complete, "not every end was told")
+    return heard

@@ -125,7 +125,7 @@ def test_a_closed_session_discards_what_it_staged(setup: SchedulerOverMemory):
     assert "6b0a7a0e-1111-4222-8333-444455556666" not in {i.attempt_id for i in setup.received}
 
 
-def test_a_killed_schedulers_attempts_are_adopted_and_none_is_sent_twice(setup: SchedulerOverMemory):
+def test_a_killed_schedulers_attempts_are_adopted_and_none_is_sent_twice_af25021(setup: SchedulerOverMemory):
     from airflow.utils.session import create_session
 
     setup.side.serialize(celery=3, kubernetes=2)

@@ -141,7 +141,7 @@ def test_an_end_is_released_only_when_it_is_recorded(rig: Rig):
     assert rig.ledger.records[0].outcome is Outcome.SUCCEEDED
 
 
-def test_an_attempt_that_died_before_it_started_costs_no_retry_and_says_so(rig: Rig):
+def test_an_attempt_that_died_before_it_started_costs_no_retry_and_says_so_af69052(rig: Rig):
     flight = rig.queue()
     rig.steps()
     rig.worlds[CELERY].end(flight.id, How.FAILED, Diagnosis(reason=Reason.EVICTED, message="node is drained"))

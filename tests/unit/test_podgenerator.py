@@ -223,7 +223,7 @@ def test_a_bad_template_fails_by_file_line_and_field() -> None:
     assert "gone: can't be read (No such file or directory)" in refused({"pod_template_file": "gone"})
 
 
-def test_a_hook_that_raises_fails_its_pod_without_showing_the_token(hook: Any) -> None:
+def test_a_hook_that_raises_fails_its_pod_without_showing_the_token_af27611(hook: Any) -> None:
     def act(pod: Any) -> None:
         raise KeyError(f"no team for {pod.spec.containers[0].args[-1]}")
 
@@ -233,7 +233,7 @@ def test_a_hook_that_raises_fails_its_pod_without_showing_the_token(hook: Any) -
     assert TOKEN not in said
 
 
-def test_one_bad_pod_leaves_the_next_one_alone(hook: Any) -> None:
+def test_one_bad_pod_leaves_the_next_one_alone_af14182(hook: Any) -> None:
     def act(pod: Any) -> None:
         if pod.metadata.annotations.get("task_id") == "heavy":
             raise SystemExit(1)
