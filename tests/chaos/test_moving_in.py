@@ -80,3 +80,5 @@ def test_a_stock_executor_takes_over_ours_and_none_runs_twice(moving: Scene, kin
     run = started(moving, kind)
     become(moving, STOCK[kind])
     finished(moving, kind, run)
+    # It disposes of our pods and its own; what it had not come to would stay.
+    wait_until(lambda: not moving.pods(), 30, lambda: f"pods left: {moving.pods()}")
