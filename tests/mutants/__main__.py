@@ -1,10 +1,11 @@
-"""``python -m tests.mutants [NAME ...]``: show that each deliberate fault makes its named test fail.
+"""``python -m tests.mutants [--one-in N] [NAME ...]``: each deliberate fault makes its named test fail.
 
 First every named test runs against the product as it is, and must pass. Then
 the mutants run, three at a time. One line for each; exits with 1 unless all are
 killed.
 """
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -21,8 +22,17 @@ from typing import NoReturn
 
 from hybrid_executor.standalone.stack.postgres import PostgresServer
 from hybrid_executor.standalone.stack.process import descendants, kill_all
-from tests.mutants.mutant import BadMutant, Mutant, chosen
-from tests.mutants.run import Result, Verdict, adopt_orphans, copy_tree, environment, pytest_command, run
+from tests.mutants.mutant import BadMutant, Mutant, chosen, sampled
+from tests.mutants.run import (
+    ROOT,
+    Result,
+    Verdict,
+    adopt_orphans,
+    copy_tree,
+    environment,
+    pytest_command,
+    run,
+)
 
 #: More than two cores' worth: a mutant often makes its test wait for a deadline.
 WORKERS = 3
@@ -30,13 +40,17 @@ WORKERS = 3
 WIDTH = 150
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants")
+    parser.add_argument("names", nargs="*", help="all of them without a name")
+    parser.add_argument("--one-in", type=int, default=1, help="run a sample; another one for each commit")
+    asked = parser.parse_args(arguments)
     began = time.monotonic()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, give_up)
     try:
-        mutants = chosen(names)
+        mutants = sampled(chosen(asked.names), asked.one_in, commit() if asked.one_in > 1 else "")
     except BadMutant as error:
         print(error, file=sys.stderr)
         return 2
@@ -52,6 +66,12 @@ def main(names: list[str]) -> int:
     for result in alive:
         print(f"  {result.mutant.name}: {result.verdict} {result.words}\n    {result.mutant.promise}")
     return 1 if alive else 0
+
+
+def commit() -> str:
+    """The present one."""
+    command = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def give_up(number: int, _frame: object) -> NoReturn:

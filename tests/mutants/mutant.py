@@ -5,6 +5,7 @@ Pure but for reading the file. ``run`` is its caller.
 
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 FOLDER = Path(__file__).parent
 KEYS = ("promise", "test", "stack")
@@ -52,3 +53,8 @@ def chosen(names: list[str]) -> list[Mutant]:
     if unknown := [name for name in names if name not in known]:
         raise BadMutant(f"no mutant {', '.join(unknown)}")
     return [read(known[name]) for name in names or known]
+
+
+def sampled(mutants: list[Mutant], one_in: int, key: str) -> list[Mutant]:
+    """About one in so many of them: the same for the same ``key``, and all in the course of many keys."""
+    return [m for m in mutants if crc32(f"{key} {m.name}".encode()) % one_in == 0]
