@@ -27,6 +27,7 @@ from hybrid_executor.settings import Settings, load_settings
 POD_THAT_STARTS_A_POD = (
     "a pod that only starts a pod: on a Celery queue the operator needs none of its own, and less waiting"
 )
+FORGIVEN = "costs no retry: {}; its image needs the package hybrid_executor, as the scheduler has it"
 #: Those whose names don't end as KubernetesPodOperator does.
 _START_PODS = frozenset(
     {
@@ -135,13 +136,17 @@ def _row(task: Any, found: Any, settings: Settings, table: RoutingTable) -> dict
         return _columns(task, queue=found.queue, rule=why)
     route = table.route(found.queue)
     in_pod = route.backend is BackendName.KUBERNETES
+    notes = [
+        POD_THAT_STARTS_A_POD if in_pod and starts_a_pod(task.task_type) else "",
+        FORGIVEN.format(route.forgives) if route.forgives else "",
+    ]
     return _columns(
         task,
         queue=found.queue,
         backend=str(route.backend),
         pod_template=route.pod_template_file or "",
         rule=route.rule,
-        note=POD_THAT_STARTS_A_POD if in_pod and starts_a_pod(task.task_type) else "",
+        note="; ".join(note for note in notes if note),
     )
 
 

@@ -39,6 +39,7 @@ def _row(number: int, rule: QueueRule) -> dict[str, str]:
         "backend": str(rule.route.backend),
         "pod_template": rule.route.pod_template_file or "",
         "pod_defaults": "yes" if rule.route.pod_defaults else "",
+        "retry_on": rule.route.forgives,
         "rule": rule.route.rule,
     }
 

@@ -61,6 +61,11 @@ class Route:
     #: For how long a pod may wait for something that may never come; None is the executor's own setting.
     fatal_wait_s: float | None = None
 
+    @property
+    def forgives(self) -> str:
+        """The deaths that cost no retry, in words; empty if each does."""
+        return f"{', '.join(sorted(self.retry_on))} ({self.retry_limit} in a row)" if self.retry_on else ""
+
 
 class SubmissionId(NamedTuple):
     """Names one hand-over: the attempt's UUID and the number, from 1."""

@@ -220,6 +220,19 @@ def test_routes_shows_the_table_in_order_with_its_sources(site: Site, tmp_path: 
     assert rows[0]["pod_template"] == str(tmp_path / "gpu.yaml")
 
 
+def test_deaths_that_cost_no_retry_are_shown_with_what_their_image_needs(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    rule = "{queue: '*', backend: kubernetes, retry_on: [NodeLost, Evicted], retry_limit: 2}"
+    path.write_text(f"version: 1\nroutes:\n  - {rule}\n")
+    set_ = {"AIRFLOW__HYBRID_EXECUTOR__ROUTES_FILE": str(path)}
+    assert site.rows("hybrid", "routes", **set_)[0]["retry_on"] == "Evicted, NodeLost (2 in a row)"
+    notes = [row["note"] for row in site.rows("hybrid", "explain", "mixed", **set_)]
+    assert notes
+    assert all("Evicted, NodeLost (2 in a row); its image needs" in note for note in notes)
+    report = site.run("hybrid", "doctor", **set_).stdout
+    assert "hybrid_executor.worker.task" in report
+
+
 def test_routes_lists_every_problem_of_the_file_and_fails(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "routes.yaml"
     path.write_text("version: 1\nroutes:\n  - {queue: a, backend: k8s}\n  - {queue: a, cluster: b}\n")
