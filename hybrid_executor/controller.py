@@ -301,6 +301,10 @@ class Controller:
         if (flight.reason, flight.message) != (reason, message):
             self._log(flight, "waits", f"{reason}: {message}")
             self._journal.change(Change(id=flight.id, waits_for=reason))
+        if reason is Reason.NO_NODE is not flight.reason:
+            # Only its user can tell whether an autoscaler will bring what is missing.
+            advice = Diagnosis(reason=reason, message=message).advice
+            self._listener.note(flight.key, "hybrid executor: no node could hold it", advice)
         flight.reason, flight.message = reason, message
         flight.reason_seen_s = self._clock.monotonic_s()
 

@@ -23,6 +23,7 @@ from hybrid_executor.backends.kubernetes.permissions import (
     NEEDED,
     NEEDED_FOR_LOGS,
     NEEDED_FOR_PODS,
+    NEEDED_FOR_VIEW,
     Permissions,
 )
 from hybrid_executor.backends.kubernetes.templates import Templates
@@ -185,15 +186,28 @@ def _reach_results(app: object, settings: Settings) -> str:
 def _kubernetes(settings: Settings) -> Iterator[Finding]:
     try:
         missing = asyncio.run(_missing_permissions(settings))
+        for_view = asyncio.run(_missing_for_view(settings)) if settings.kubernetes.cluster_view else []
     except HybridExecutorError as error:
         remedy = "check [kubernetes_executor] in_cluster, config_file, the credentials and the API server"
         yield Finding("Kubernetes API", f"can't be used ({redacted(str(error))}); {remedy}")
         return
     yield Finding("Kubernetes API")
+    if for_view:
+        what = f"not allowed in the whole cluster: {', '.join(for_view)}"
+        remedy = "bind workers/rbac/cluster-view-clusterrole.yaml, or set cluster_view = False"
+        yield Finding("cluster view", f"{what}; {remedy}")
     for scope, (verbs, for_logs) in missing.items():
         problem = f"not allowed: {', '.join(verbs)}; give the scheduler's role these verbs" if verbs else None
         note = f"the API server's account needs besides: {', '.join(for_logs)}" if for_logs else ""
         yield Finding(f"Kubernetes permissions in {scope or 'all namespaces'}", problem, note)
+
+
+async def _missing_for_view(settings: Settings) -> list[str]:
+    api = Permissions(replace(settings.kubernetes, request_timeout_s=TIMEOUT_S))
+    try:
+        return await api.missing(None, NEEDED_FOR_VIEW)
+    finally:
+        await api.close()
 
 
 async def _missing_permissions(settings: Settings) -> dict[str | None, tuple[list[str], list[str]]]:

@@ -113,6 +113,17 @@ A route's own ``fatal_wait_s`` goes before it.
 """,
     ),
     Option(
+        name="cluster_view",
+        type="boolean",
+        default="False",
+        description="""\
+Whether the scheduler may read the nodes and the pods of the whole cluster, which takes the ClusterRole
+``workers/rbac/cluster-view-clusterrole.yaml``. Then a task whose pod no present node could hold says so
+at once in its event log, naming the nearest node and what it lacks, and one that waits for room says for
+which. It goes on waiting either way. Nothing is read while no pod waits for a node.
+""",
+    ),
+    Option(
         name="token_life_s",
         type="integer",
         default=None,

@@ -39,6 +39,8 @@ class Reason(StrEnum):
     FORBIDDEN = "Forbidden"
     #: The pod exists and has not started for no worse reason than time.
     POD_PENDING = "PodPending"
+    #: No node that is there could hold the pod, however empty.
+    NO_NODE = "NoNode"
 
     # --- waits that can also be ends --------------------------------------------
     UNSCHEDULABLE = "Unschedulable"
@@ -99,6 +101,7 @@ _HINTS: Mapping[Reason, str] = {
     Reason.THROTTLED: "wait",
     Reason.FORBIDDEN: "`airflow hybrid doctor` names missing verbs; the message names the rest",
     Reason.POD_PENDING: "`kubectl describe pod` says what it waits for",
+    Reason.NO_NODE: "lower its requests, or add a node of that size; an autoscaler may do so by itself",
     Reason.UNSCHEDULABLE: "look at its requests, selectors and tolerations, and at the cluster's autoscaler",
     Reason.IMAGE_PULL: "correct the image's name or the pull secret, or see whether the registry answers",
     Reason.CONTAINER_CONFIG: "create what the message names, or correct the pod template or override",

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from hybrid_executor.cluster.quantity import in_binary_units, parse_quantity
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_OWNER, LABEL_SUBMISSION
-from hybrid_executor.pods.quantity import in_binary_units, parse_quantity
 from hybrid_executor.pods.template import BASE
 
 _MESSAGE_MAX = 300

@@ -46,6 +46,7 @@ def kubernetes_config(read: Reader) -> KubernetesConfig:
             )
         ),
         fatal_wait_s=read.seconds(SECTION, "fatal_wait_s", float(default("fatal_wait_s"))),
+        cluster_view=read.boolean(SECTION, "cluster_view", False),
         delete_worker_pods=read.boolean(KUBERNETES, "delete_worker_pods", True),
         delete_worker_pods_on_failure=read.boolean(KUBERNETES, "delete_worker_pods_on_failure", False),
         delete_options=read.mapping(KUBERNETES, "delete_option_kwargs"),

@@ -227,6 +227,23 @@ def test_a_backend_that_is_away_gets_one_attempt_at_a_time_and_leaves_the_slots_
     assert {flight.phase for flight in urgent} == {Phase.READY, Phase.ACCEPTED}
 
 
+def test_a_pod_that_no_node_could_hold_is_noted_once_and_goes_on(rig: Rig):
+    flight = rig.queue(backend=KUBERNETES)
+    rig.steps()
+    waits = [
+        Waiting(flight.id, Reason.POD_PENDING, "not bound"),
+        Waiting(flight.id, Reason.NO_NODE, "large comes nearest"),
+        Waiting(flight.id, Reason.NO_NODE, "large comes nearest. The scheduler: 0/3 nodes"),
+    ]
+    for seen in waits:
+        rig.backends[KUBERNETES].poll = lambda seen=seen: [seen]
+        rig.steps()
+    [(_, event, text)] = rig.heard.notes
+    assert event == "hybrid executor: no node could hold it"
+    assert text.startswith("NoNode: large comes nearest -> lower its requests")
+    assert (flight.phase, flight.reason) == (Phase.ACCEPTED, Reason.NO_NODE)
+
+
 def test_an_outage_is_one_line_and_its_end_another(rig: Rig, caplog: pytest.LogCaptureFixture):
     rig.worlds[CELERY].away = True
     for _ in range(10):

@@ -10,6 +10,7 @@ from hybrid_executor.backends.kubernetes.permissions import (
     NEEDED,
     NEEDED_FOR_COMMANDS,
     NEEDED_FOR_LOGS,
+    NEEDED_FOR_VIEW,
     Permission,
 )
 
@@ -17,10 +18,11 @@ ROOT = Path(__file__).parents[2]
 ROLES = {"scheduler": NEEDED, "api-server": NEEDED_FOR_LOGS, "operator": NEEDED_FOR_COMMANDS}
 
 
-def granted(role: str) -> set[Permission]:
+def granted(role: str, kind_of_role: str = "Role") -> set[Permission]:
     """The rules of a Role, one by one; its apiGroup is the core one."""
-    [document] = yaml.safe_load_all((ROOT / "workers" / "rbac" / f"{role}-role.yaml").read_text())
-    assert document["kind"] == "Role"
+    file = ROOT / "workers" / "rbac" / f"{role}-{kind_of_role.lower()}.yaml"
+    [document] = yaml.safe_load_all(file.read_text())
+    assert document["kind"] == kind_of_role
     found = set()
     for rule in document["rules"]:
         assert set(rule) == {"apiGroups", "resources", "verbs"}
@@ -45,3 +47,7 @@ def test_the_guide_names_the_verbs_of_the_role(role: str) -> None:
     said |= {(verb, "pods", "log") for verb in re.findall(r"`(\w+)`", on_logs)}
     said |= {(verb, "secrets", "") for verb in re.findall(r"`(\w+)`", on_secrets)}
     assert said == granted(role)
+
+
+def test_the_view_of_the_cluster_is_a_cluster_role() -> None:
+    assert granted("cluster-view", "ClusterRole") == set(NEEDED_FOR_VIEW)

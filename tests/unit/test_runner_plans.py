@@ -58,7 +58,7 @@ def test_quantities_are_exact(text: str, number: Fraction) -> None:
 
 @pytest.mark.parametrize("text", ["", "1GiB", "x", "1 Gi", "--1"])
 def test_what_is_no_quantity_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a quantity"):
+    with pytest.raises(ValueError, match="is no Kubernetes quantity"):
         quantity.parse(text)
 
 

@@ -405,3 +405,8 @@ def test_metrics_have_tags_where_the_collector_knows_them(
 ) -> None:
     text = "".join(f"{option} = True\n" for option in on)
     assert load(f"[metrics]\n{text}").metrics_are_tagged is tagged
+
+
+def test_the_cluster_is_looked_at_only_where_that_is_asked_for(load: Load) -> None:
+    assert not load().kubernetes.cluster_view
+    assert load("[hybrid_executor]\ncluster_view = True\n").kubernetes.cluster_view

@@ -22,9 +22,10 @@ from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.creation import Creation, MakePod
 from hybrid_executor.backends.kubernetes.loop import LoopThread
 from hybrid_executor.backends.kubernetes.podlog import read_log
+from hybrid_executor.backends.kubernetes.room import Both, Room
 from hybrid_executor.backends.kubernetes.times import PodTimes
 from hybrid_executor.backends.kubernetes.upkeep import Upkeep
-from hybrid_executor.backends.kubernetes.watch import Reflector
+from hybrid_executor.backends.kubernetes.watch import Reflector, Sink
 from hybrid_executor.meter import WATCH_AGE, Meter, Tags
 from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
 from hybrid_executor.model.observation import Accepted, Ended, Observation, Rejected, Started, Waiting
@@ -148,6 +149,9 @@ class Session:
     ) -> None:
         self._config = config
         self.api = PodApi(config, meter)
+        self.room = Room(self.api, config.room, say, is_known=lambda submission: submission in self.book)
+        if config.cluster_view:
+            say = self._explaining(say)
         self.book = Book(
             say,
             self._carry_out,
@@ -161,7 +165,7 @@ class Session:
         )
         selector = watch_selector(owner, config.deployment)
         self.reflectors = [
-            Reflector(self.api, scope, selector, self.book, config.watch) for scope in config.watched
+            Reflector(self.api, scope, selector, self._sink(), config.watch) for scope in config.watched
         ]
 
     async def run(self) -> None:
@@ -188,7 +192,14 @@ class Session:
             *[self.creation.run] * self._config.creation_concurrency,
             self.upkeep.run,
             self._condemn,
+            *([self.room.run] if self._config.cluster_view else []),
         ]
+
+    def _sink(self) -> Sink:
+        return Both(self.book, self.room) if self._config.cluster_view else self.book
+
+    def _explaining(self, say: Callable[[Observation], None]) -> Callable[[Observation], None]:
+        return lambda observation: say(self.room.explained(observation))
 
     async def _condemn(self) -> None:
         while True:

@@ -106,6 +106,20 @@ class PodApi:
                 return
             query["continue"] = token
 
+    async def listed(self, kind: str, field_selector: str = "") -> AsyncIterator[dict[str, Any]]:
+        """Every object of a core kind in the whole cluster, e.g. ``nodes``."""
+        query = {"limit": str(self._config.page_size)}
+        if field_selector:
+            query["fieldSelector"] = field_selector
+        while True:
+            page = await self._json("GET", f"/api/v1/{kind}", query=query)
+            for item in page["items"]:
+                yield item
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
     @asynccontextmanager
     async def watch(
         self, namespace: str | None, query: Mapping[str, str], deadline_s: float

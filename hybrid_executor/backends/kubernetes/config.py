@@ -54,6 +54,18 @@ class WatchTiming:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoomTiming:
+    """How often the cluster's nodes and pods are read while a pod waits for a node; tests shorten these."""
+
+    nodes_every_s: float = 30.0
+    #: Of all pods, and only where one that would fit has waited for ``patience_s``.
+    pods_every_s: float = 60.0
+    patience_s: float = 20.0
+    #: After a refusal: somebody may grant the right.
+    refused_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KubernetesConfig:
     """Where the API server is, where pods go, and what becomes of them."""
 
@@ -88,6 +100,9 @@ class KubernetesConfig:
     tcp_keepalive_interval_s: int = 30
     tcp_keepalive_count: int = 6
     running_pod_log_lines: int = 100
+    #: Whether nodes and pods of the whole cluster may be read, to say what a pod waits for.
+    cluster_view: bool = False
+    room: RoomTiming = RoomTiming()
     watch: WatchTiming = WatchTiming()
 
     @property

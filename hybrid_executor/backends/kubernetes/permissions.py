@@ -39,6 +39,11 @@ NEEDED_FOR_COMMANDS: tuple[Permission, ...] = (
     ("delete", "pods", ""),
     ("get", "pods", "log"),
 )
+#: What ``[hybrid_executor] cluster_view`` reads, in the whole cluster.
+NEEDED_FOR_VIEW: tuple[Permission, ...] = (
+    ("list", "nodes", ""),
+    ("list", "pods", ""),
+)
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from hybrid_executor.cluster import fit
 from hybrid_executor.standalone.runner import quantity
 
 Manifest = Mapping[str, Any]
@@ -35,25 +36,9 @@ def capacity(allocatable: Mapping[str, str]) -> Capacity:
 
 
 def requests(pod: Manifest) -> Capacity:
-    """What the pod takes: its containers together, or its largest init container if that is more."""
-    spec = pod["spec"]
-    inits = spec.get("initContainers") or []
-    sidecars = [c for c in inits if c.get("restartPolicy") == "Always"]
-    running = [*(spec.get("containers") or []), *sidecars]
-    return Capacity(1, _need(running, inits, "cpu"), _need(running, inits, "memory"))
-
-
-def _need(running: Iterable[Manifest], inits: Iterable[Manifest], resource: str) -> Fraction:
-    total = sum((_request(container, resource) for container in running), Fraction(0))
-    return max([total, *(_request(container, resource) for container in inits)])
-
-
-def _request(container: Manifest, resource: str) -> Fraction:
-    resources = container.get("resources") or {}
-    for kind in ("requests", "limits"):
-        if (value := (resources.get(kind) or {}).get(resource)) is not None:
-            return quantity.parse(value)
-    return Fraction(0)
+    """What the pod takes."""
+    counted = fit.requests(pod)
+    return Capacity(1, counted.get("cpu", Fraction(0)), counted.get("memory", Fraction(0)))
 
 
 def obstacles(pod: Manifest, offered: Capacity, used: Capacity, labels: Mapping[str, str]) -> list[str]:

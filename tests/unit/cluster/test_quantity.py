@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.utils.quantity import parse_quantity as clients_parse_quantity
 
-from hybrid_executor.pods.quantity import in_binary_units, parse_quantity
+from hybrid_executor.cluster.quantity import in_binary_units, parse_quantity
 
 units = st.sampled_from(["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
 numbers = st.decimals(min_value=-(10**6), max_value=10**6, places=3, allow_nan=False)

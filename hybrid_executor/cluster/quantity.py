@@ -1,8 +1,8 @@
 """Kubernetes quantities (``250m``, ``1.5Gi``, ``2e3``) as exact numbers.
 
 Never rounds and never guesses: what the API server would refuse raises
-``ValueError``. ``diagnosis`` calls it, and whoever compares requests with
-what a node or a quota still has.
+``ValueError``. ``fit`` and ``pods.diagnosis`` call it, and the embedded
+cluster's node.
 """
 
 import re
@@ -29,6 +29,14 @@ def parse_quantity(text: str | int | float) -> Fraction:
     value = Fraction(match["number"]) * _UNITS[match["unit"] or ""]
     value *= Fraction(10) ** int(match["exponent"] or 0)
     return -value if match["sign"] == "-" else value
+
+
+def about(size: Fraction) -> str:
+    """A size in bytes for people, to three digits: ``7.78Gi``."""
+    for unit in ("Ti", "Gi", "Mi", "Ki"):
+        if size >= _UNITS[unit]:
+            return f"{float(size / _UNITS[unit]):.3g}{unit}"
+    return f"{float(size):g} bytes"
 
 
 def in_binary_units(size: Fraction) -> str:
