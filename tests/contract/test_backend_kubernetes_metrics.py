@@ -8,7 +8,7 @@ import pytest
 from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
 from hybrid_executor.backends.kubernetes.client import call_of
 from hybrid_executor.meter import API_CALLS, POD_CREATION, POD_START, WATCH_AGE, Drained, Meter
-from hybrid_executor.model.observation import Ended
+from hybrid_executor.model.observation import Ended, Started
 from tests.contract.backend_suite import Fate, Heard
 from tests.fixtures.kube import Kube, until
 from tests.fixtures.puppet import NAMESPACE, KubernetesHarness, make_pod
@@ -79,6 +79,7 @@ def test_creation_and_start_are_timed_once_and_only_for_what_was_seen_whole(harn
     sent, adopted = harness.submission(Fate.SUCCEEDS), harness.submission(Fate.BLOCKS)
     harness.backend.submit([sent, adopted])
     heard.end(sent.id)
+    heard.until_kind(Started, [adopted.id])
     harness.backend.submit([adopted])
     times = harness.meter.drain().times
     assert len(times[POD_CREATION, ()]) == 2
