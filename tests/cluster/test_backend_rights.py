@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.kubernetes.permissions import NEEDED, NEEDED_FOR_LOGS, Permissions
 from hybrid_executor.doctor import _kubernetes
 from hybrid_executor.model.observation import Accepted, Ended, How, Rejected, Started
@@ -147,7 +148,7 @@ def test_the_doctor_asks_for_rights_over_secrets_where_workloads_are_in_them(
     rules = [rule for rule in role_rules("scheduler") if rule["resources"] == ["pods"]]
     kubeconfig = plane.role_kubeconfig(f"pods-alone-{namespace}", rules, namespace)
     config = start_harness(plane, namespace, kubeconfig=kubeconfig).config
-    settings = Settings(kubernetes=config, workload_secret=workload_secret)
+    settings = Settings(celery=CeleryConfig(), kubernetes=config, workload_secret=workload_secret)
     problems = [finding.problem for finding in _kubernetes(settings) if not finding.ok]
     lacks = "not allowed: create secrets, update secrets; give the scheduler's role these verbs"
     assert problems == ([lacks] if workload_secret else [])
