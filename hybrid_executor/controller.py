@@ -339,6 +339,9 @@ class Controller:
         self._listener.ended(flight.backend, outcome, diagnosis.reason if diagnosis else None)
         if text and outcome in EVENTS:
             self._listener.note(flight.key, EVENTS[outcome], text)
+            # An adopted one has no workload, and no path of a log.
+            if flight.parcel is not None:
+                self._listener.log_line(flight.parcel, flight.backend, f"{EVENTS[outcome]}: {text}")
 
     # --- submitting ---------------------------------------------------------------------
 

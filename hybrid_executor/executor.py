@@ -36,6 +36,7 @@ from hybrid_executor.routing import RoutingTable
 from hybrid_executor.settings import Settings, load_routing, load_settings
 from hybrid_executor.settings.pods import pod_maker
 from hybrid_executor.staging import Staging
+from hybrid_executor.tasklog import TaskLogs
 
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
@@ -82,6 +83,7 @@ class HybridExecutor(BaseExecutor):
         self.settings = settings or load_settings()
         super().__init__(parallelism=parallelism or self.settings.parallelism, team_name=team_name)
         self._meter = Meter()
+        self._task_logs = TaskLogs(self.settings.log_folder)
         self._emitter = Emitter(tagged=self.settings.metrics_are_tagged)
         self._given_backends = backends
         self._given_ledger = ledger
@@ -282,6 +284,12 @@ class HybridExecutor(BaseExecutor):
         # save keeps no reference: a record that nobody else holds is saved as an empty row, which
         # the database refuses together with all others (Airflow 3.3.2, SQLAlchemy 2.1).
         self._noted.extend(list(self._task_event_logs)[-1:])
+
+    def log_line(self, parcel: Any, backend: BackendName, text: str) -> None:
+        """See ``ports.Listener``."""
+        self._task_logs.tell(
+            getattr(parcel, "log_path", None), text, in_pod=backend is BackendName.KUBERNETES
+        )
 
     # --- what the scheduler asks and says --------------------------------------------------
 

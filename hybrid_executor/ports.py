@@ -169,3 +169,6 @@ class Listener(Protocol):
 
     def note(self, key: Hashable, event: str, text: str) -> None:
         """A line in the task instance's event log."""
+
+    def log_line(self, parcel: Any, backend: BackendName, text: str) -> None:
+        """A line in the log of the try itself, where that can be had."""

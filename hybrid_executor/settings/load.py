@@ -52,6 +52,7 @@ def _settings(read: Reader) -> Settings:
         scheduler_health_check_threshold_s=read.seconds(
             "scheduler", "scheduler_health_check_threshold", 30.0, least=1.0
         ),
+        log_folder=read.text("logging", "base_log_folder"),
         kubernetes_queues=queues,
         airflow2_kubernetes_queue=airflow2_queue,
         routes_file=_routes_file(read),

@@ -28,6 +28,9 @@ class Settings:
     metrics_are_tagged: bool = True
     scheduler_health_check_threshold_s: float = 30.0
 
+    #: ``[logging] base_log_folder``.
+    log_folder: str = ""
+
     # --- [hybrid_executor] ---
     kubernetes_queues: tuple[str, ...] = (default("kubernetes_queues"),)
     #: ``[celery_kubernetes_executor] kubernetes_queue`` of Airflow 2, where the user has set it.

@@ -70,6 +70,8 @@ class DeathSuite:
         scene.let_go(run, 2)
         assert scene.stack.wait_run("spot", run, 60) == dict.fromkeys(self.TASKS, "success")
         assert scene.starts(run) == Counter(dict.fromkeys(self.TASKS, 2))
+        for task in self.TASKS:
+            assert "hybrid executor: runs again: Evicted" in scene.task_log("spot", run, task, 1)
         for task, tries in scene.tries(run).items():
             [(number, state, reason)] = tries
             assert (task in self.TASKS, number, state) == (True, 1, "failed")
@@ -82,6 +84,25 @@ class DeathSuite:
             for task in self.TASKS
             for number, event in ((1, "runs again"), (2, "follows a try that did not count"))
         }
+        scene.check_nothing_is_left()
+
+    def test_a_pod_that_dies_before_its_task_starts_is_made_again_and_costs_no_try_af69052(
+        self, scene: Scene, evict: Callable[[str], None]
+    ) -> None:
+        """A drain, an autoscaler, a spot node that goes: nothing has run."""
+        run = scene.stack.trigger("nowhere")
+        wait_until(lambda: bool(scene.pods(run)), 60, lambda: "no pod")
+        for _ in range(2):
+            [name] = scene.pods(run)
+            evict(name)
+            wait_until(
+                lambda gone=name: bool(set(scene.pods(run)) - {gone}), 60, lambda: f"pods: {scene.pods()}"
+            )
+        assert scene.stack.states("nowhere", run) == {"nowhere": "queued"}
+        events = [(number, event) for _, number, event, _ in scene.event_log(run)]
+        assert events == [(1, "submitted again")] * 2
+        assert scene.tries(run) == {}
+        scene.fail_run("nowhere", run)
         scene.check_nothing_is_left()
 
     def until_all_live(self, scene: Scene, run: str, number: int) -> None:

@@ -173,6 +173,12 @@ class Scene:
             rows = connection.execute(query, {"run": run_id})
             return [(task, number, event.partition(": ")[2], text) for task, number, event, text in rows]
 
+    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str:
+        """The log of one try, as Airflow's UI gets it."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        answer = self.stack.client.get(path, {"map_index": "-1", "full_content": "true"})
+        return "\n".join(map(json.dumps, answer["content"]))
+
     def tries(self, run_id: str) -> dict[str, list[tuple[int, str, str | None]]]:
         """The finished tries of each task of a run that were followed by another: number, state, reason."""
         query = sa.text(

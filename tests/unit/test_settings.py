@@ -44,7 +44,9 @@ def test_nothing_but_the_executor_needs_to_be_set(load: Load) -> None:
     assert settings.problems == ()
     assert settings.notes == ()
     assert settings == Settings(
-        celery=settings.celery, kubernetes=KubernetesConfig(deployment=settings.kubernetes.deployment)
+        celery=settings.celery,
+        log_folder=settings.log_folder,
+        kubernetes=KubernetesConfig(deployment=settings.kubernetes.deployment),
     )
 
 
@@ -95,6 +97,7 @@ scheduler_health_check_threshold = 4
         task_queued_timeout_s=10.0,
         scheduler_health_check_threshold_s=4.0,
         celery=settings.celery,
+        log_folder=settings.log_folder,
         kubernetes=settings.kubernetes,
     )
 
@@ -144,10 +147,15 @@ task_queued_timeout = soon
     assert len(settings.problems) == 13
     assert "hunter2" not in lines
     defaults = Settings(
-        celery=settings.celery, kubernetes=KubernetesConfig(deployment=settings.kubernetes.deployment)
+        celery=settings.celery,
+        log_folder=settings.log_folder,
+        kubernetes=KubernetesConfig(deployment=settings.kubernetes.deployment),
     )
     assert settings == Settings(
-        celery=settings.celery, kubernetes=defaults.kubernetes, problems=settings.problems
+        celery=settings.celery,
+        log_folder=settings.log_folder,
+        kubernetes=defaults.kubernetes,
+        problems=settings.problems,
     )
     assert defaults.problems == ()
 
