@@ -1,6 +1,7 @@
 """A pod is built from the template, the route's defaults and the scheduler's settings."""
 
 import copy
+import importlib.util
 import json
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from hybrid_executor.model.attempt import WorkloadKind
 from hybrid_executor.model.errors import ConfigError, InvalidPod
-from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_OWNER, LABEL_SUBMISSION
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.naming import ANNOTATION_FATAL_WAIT, LABEL_ATTEMPT, LABEL_OWNER, LABEL_SUBMISSION
 from hybrid_executor.pods.build import build_pod, seal
 from hybrid_executor.pods.overlay import defaults_problems, lay_over, with_defaults
 from hybrid_executor.pods.template import parse_template
@@ -220,3 +222,17 @@ def test_any_pod_defaults_build_a_pod_or_are_refused(defaults: dict[str, Any]) -
         return
     assert not defaults_problems(defaults)
     assert pod["spec"]["containers"][0]["name"] == "base"
+
+
+def test_a_route_that_forgives_deaths_has_its_own_entry_point_and_its_limit_on_the_pod() -> None:
+    sent = pod_submission()
+    route = replace(
+        sent.attempt.route, retry_on=frozenset({Reason.EVICTED}), retry_limit=3, fatal_wait_s=90.0
+    )
+    forgiving = replace(sent, attempt=replace(sent.attempt, route=route))
+    plain, ours = (build_pod(one, TEMPLATE, SETTINGS) for one in (sent, forgiving))
+    assert plain["spec"]["containers"][0]["args"][2] == "airflow.sdk.execution_time.execute_workload"
+    assert ours["spec"]["containers"][0]["args"][2] == "hybrid_executor.worker.task"
+    assert importlib.util.find_spec(ours["spec"]["containers"][0]["args"][2])
+    assert ours["metadata"]["annotations"][ANNOTATION_FATAL_WAIT] == "90"
+    assert ANNOTATION_FATAL_WAIT not in plain["metadata"]["annotations"]
