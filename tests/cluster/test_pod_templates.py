@@ -180,7 +180,7 @@ def test_a_starter_template_runs_a_task_of_a_dag_in_the_airflow_image(
     result = site.client.get(
         f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/read_own_pod/xcomEntries/return_value"
     )
-    assert json.loads(json.dumps(result["value"])) == {
+    assert result["value"] == {
         "greeting": "hello from the override",
         "team": "billing",
     }
