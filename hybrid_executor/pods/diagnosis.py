@@ -90,6 +90,8 @@ class PodView:
     started: bool
     #: Whether its node has it and could not make its sandbox yet, which comes after its volumes.
     has_no_sandbox: bool = False
+    #: Whether the task has ended and another container, no native sidecar, goes on: nobody will end that one.
+    is_outlived: bool = False
     #: Why it does not run yet, or may not run any more; None once it has ended or while all is well.
     waits: Diagnosis | None = None
     #: Why it failed, or is being deleted, or what went wrong in one that succeeded.
@@ -115,6 +117,7 @@ def observe(pod: Mapping[str, Any]) -> PodView:
         node=reading.spec.get("nodeName"),
         started=reading.started(),
         has_no_sandbox=reading.condition("PodReadyToStartContainers").get("status") == "False",
+        is_outlived=reading.is_outlived(),
         waits=reading.waits() if open_ else None,
         diagnosis=_diagnosis_in(phase, reading),
     )
@@ -174,6 +177,12 @@ class _Reading:
             return PodPhase.RUNNING
         # Runs by the pod's word alone, where the container's is missing (virtual nodes).
         return PodPhase.RUNNING if given == "Running" and not self.main else PodPhase.PENDING
+
+    def is_outlived(self) -> bool:
+        others = (c for c in self.containers if c.get("name") != self.main_name)
+        return self.state("terminated") is not None and any(
+            self.state("running", c) is not None for c in others
+        )
 
     def started(self) -> bool:
         if self.state("running") is not None:

@@ -81,6 +81,8 @@ class Known:
     cancelled: bool = False
     #: It can never start; it is being deleted, and this will be why it ended.
     condemned: Verdict | None = None
+    #: Its task has ended and a sidecar goes on.
+    is_outlived: bool = False
     #: We have asked the API server for its deletion.
     deleting: bool = False
     #: Why somebody else is taking it down, if the pod says so.
@@ -303,6 +305,7 @@ class Book:
         self._say(Accepted(known.id, _external_name(known)))
 
     def _follow(self, known: Known, view: PodView, pod: Pod) -> None:
+        known.is_outlived = view.is_outlived
         if view.started and known.lacks_workload:
             # Whatever the answer to its Secret was: it has it.
             self._accept(known)

@@ -84,6 +84,14 @@ class PodApi:
         body = {"metadata": {"labels": dict(labels)}}
         return await self._json("PATCH", pods_path(namespace, name), body=body, content_type=MERGE_PATCH)
 
+    async def retire(self, namespace: str, name: str, labels: Mapping[str, str], *, stop: bool) -> None:
+        """Set labels on a pod that is kept; ``stop`` lets its node end what still runs in it."""
+        body: dict[str, Any] = {"metadata": {"labels": dict(labels)}}
+        if stop:
+            # Past by now: the one field that ends containers and keeps their pod.
+            body["spec"] = {"activeDeadlineSeconds": 1}
+        await self._json("PATCH", pods_path(namespace, name), body=body, content_type=MERGE_PATCH)
+
     async def create_secret(self, namespace: str, secret: Mapping[str, Any]) -> None:
         await self._json("POST", secrets_path(namespace), body=secret)
 

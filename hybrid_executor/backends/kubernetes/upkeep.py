@@ -181,7 +181,8 @@ class Upkeep:
             await self._delete(known)
             return
         try:
-            await self._api.label(known.namespace, known.name, {LABEL_DONE: "True"})
+            done = {LABEL_DONE: "True"}
+            await self._api.retire(known.namespace, known.name, done, stop=known.is_outlived)
         except Answer as answer:
             if answer.code != 404:
                 raise

@@ -196,6 +196,16 @@ def test_an_attempt_ends_with_its_main_container_though_a_sidecar_runs_on(code: 
     view = observe(pod("Running", containerStatuses=statuses))
     assert view.phase is (PodPhase.FAILED if code else PodPhase.SUCCEEDED)
     assert view.ended
+    assert view.is_outlived
+
+
+def test_a_native_sidecar_is_ended_by_its_node_and_outlives_nothing() -> None:
+    sidecar = [container("running", "proxy", restartPolicy="Always")]
+    assert not observe(
+        pod("Running", containerStatuses=ended(0, "Completed"), initContainerStatuses=sidecar)
+    ).is_outlived
+    still = [container("running"), container("running", "proxy")]
+    assert not observe(pod("Running", containerStatuses=still)).is_outlived
 
 
 def test_a_sidecar_that_fails_after_the_main_container_changes_nothing() -> None:
