@@ -1,5 +1,6 @@
 """What a pod would fit on, on a real API server with its own scheduler, by the ClusterRole alone."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from hybrid_executor.backends.kubernetes.config import RoomTiming
+from hybrid_executor.backends.kubernetes.permissions import NEEDED_FOR_VIEW, Permissions
 from hybrid_executor.model.observation import Started, Waiting
 from hybrid_executor.model.reason import Reason
 from tests.cluster.access import RBAC
@@ -99,3 +101,14 @@ def test_without_the_cluster_role_the_schedulers_own_words_are_shown(
     assert wait.reason is Reason.UNSCHEDULABLE
     assert wait.message.startswith("0/1 nodes are available")
     until(lambda: 'cannot list resource "nodes"' in caplog.text, "the right that is missing was not named")
+
+    async def ask() -> list[str]:
+        permissions = Permissions(harness.config)
+        try:
+            return await permissions.missing(None, NEEDED_FOR_VIEW)
+        finally:
+            await permissions.close()
+
+    assert asyncio.run(ask()) == ["list nodes", "list pods"]
+    grant(plane, harness.user)
+    until(lambda: asyncio.run(ask()) == [], "the ClusterRole is not enough")

@@ -98,6 +98,21 @@ def test_the_schedulers_words_stay_in_the_message(cluster: Cluster) -> None:
     assert said.message.startswith("none of 1 node could hold it")
 
 
+def test_they_stay_though_they_came_first(cluster: Cluster) -> None:
+    fault = cluster.kube.fail(429, verb="list", path=NODES)
+    heard, sent = Heard(cluster), cluster.asking(cpu="8")
+    cluster.backend.submit([sent])
+    heard.until(lambda: fault.hits > 0, "a look at the nodes")
+    cluster.refuse_scheduling(sent, "0/0 nodes are available.")
+    assert wait(heard, sent, "0/0 nodes are available.").reason is Reason.UNSCHEDULABLE
+    cluster.kube.heal()
+    said = wait(heard, sent, "the cluster has no node")
+    assert (said.reason, said.message) == (
+        Reason.NO_NODE,
+        "the cluster has no node. The scheduler: 0/0 nodes are available.",
+    )
+
+
 def test_a_node_that_comes_changes_the_reason(cluster: Cluster) -> None:
     heard, sent = Heard(cluster), cluster.asking(cpu="8")
     cluster.backend.submit([sent])

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from hybrid_executor.backends.kubernetes.answer import Answer
@@ -51,6 +51,8 @@ class Waiter:
     verdict: Verdict | None = None
     #: What was last said of it, without the numbers.
     said: tuple[bool, tuple[str, ...]] | None = None
+    #: What the cluster's scheduler says.
+    words: str = ""
 
 
 class Room:
@@ -106,10 +108,12 @@ class Room:
         if not isinstance(observation, Waiting) or observation.reason is not Reason.UNSCHEDULABLE:
             return observation
         waiter = self._waiters.get(observation.submission)
-        if waiter is None or waiter.verdict is None or waiter.said is None:
+        if waiter is None:
             return observation
-        message = f"{waiter.verdict.text}. The scheduler: {observation.message}"
-        return replace(observation, reason=_reason(waiter.verdict), message=message)
+        waiter.words = observation.message
+        if waiter.verdict is None or waiter.said is None:
+            return observation
+        return _wait(observation.submission, waiter, waiter.verdict)
 
     # --- the work -----------------------------------------------------------------------
 
@@ -185,11 +189,14 @@ class Room:
         news = verdict.possible, verdict.lacking
         if waiter.said != news and (changed or not verdict.possible or (self._counted and patient)):
             waiter.said = news
-            self._say(Waiting(submission, _reason(verdict), verdict.text))
+            self._say(_wait(submission, waiter, verdict))
 
 
-def _reason(verdict: Verdict) -> Reason:
-    return Reason.UNSCHEDULABLE if verdict.possible else Reason.NO_NODE
+def _wait(submission: SubmissionId, waiter: Waiter, verdict: Verdict) -> Waiting:
+    """Ours first, then the scheduler's words, whichever of the two came first."""
+    reason = Reason.UNSCHEDULABLE if verdict.possible else Reason.NO_NODE
+    theirs = f". The scheduler: {waiter.words}" if waiter.words else ""
+    return Waiting(submission, reason, f"{verdict.text}{theirs}")
 
 
 def _waits_for_a_node(pod: Pod) -> bool:
