@@ -76,7 +76,7 @@ ARG_NAMESPACE = _arg(
     "-n",
     "--namespace",
     action="append",
-    help="A namespace to look in, may be repeated (default: those of [kubernetes_executor])",
+    help="A namespace to look in, may be repeated (default: those that the executor watches)",
 )
 ARG_ALL = _arg("--all", action="store_true", help="Finished pods too")
 ARG_OLDER_THAN = _arg(
