@@ -156,6 +156,9 @@ class Reconciler:
         for row in rows:
             if self._inflight.get(row.id.attempt_id) is None and not _may_be_adopted(row, witnesses):
                 self._journal.change(self._settled(row, witnesses))
+                if row.started_at is None:
+                    # A pod whose Secret its scheduler never made would wait for ever, and nobody would ask.
+                    self._backends[row.backend].cancel([row.id])
 
     def _settled(
         self,

@@ -671,3 +671,17 @@ def test_what_a_pod_of_a_dead_scheduler_died_of_is_recorded(rig: Rig):
     rig.steps(count=2)
     (record,) = rig.ledger.records
     assert (record.outcome, record.reason) == (Outcome.FAILED, Reason.OOM_KILLED)
+
+
+def test_a_pod_that_a_dead_scheduler_left_without_its_payload_goes_when_its_task_is_over(rig: Rig):
+    """It can never start, so it never ends by itself, and nobody is offered it for adoption."""
+    former = MemoryBackend(rig.worlds[KUBERNETES], name=KUBERNETES, owner="dead")
+    flight = make_flight(backend=KUBERNETES)
+    rig.tasks.rows[flight.attempt.address] = Row(flight.attempt.address, "failed", flight.attempt.id, "dead")
+    rig.ledger.record([replace(rig.controller.row_of(flight), scheduler_job="dead")], [])
+    rig.worlds[KUBERNETES].cut_short = True
+    former.submit([Submission(attempt=flight.attempt, number=1, payload="")])
+    rig.worlds[KUBERNETES].cut_short = False
+    rig.tasks.live = {"1", "another that lives"}
+    rig.steps(seconds=RECONCILE_S, count=4)
+    assert rig.worlds[KUBERNETES].runs == {}
