@@ -60,7 +60,7 @@ def manifest(*, workload_secret: bool) -> dict[str, Any]:
     )
     sent = puppet.submission(Fate.BLOCKS)
     pod = build_pod(sent, parse_template(MINIMAL_TEMPLATE, "the minimal template"), settings)
-    base = {"name": "base", "command": ["sleep", "600"], "imagePullPolicy": "Never"}
+    base = {"name": "base", "command": ["sh", "-c", "sleep 600"], "imagePullPolicy": "Never"}
     return lay_over(pod, {"spec": {"containers": [base], "terminationGracePeriodSeconds": 0}})
 
 
