@@ -76,7 +76,13 @@ class Cluster:
         )
         sent = Submission(attempt=attempt, number=number, payload="{}")
         settings = PodSettings(
-            namespace="default", executor="x.Y", scheduler_job="7", airflow_version="3.3.2", image="any"
+            namespace="default",
+            executor="x.Y",
+            scheduler_job="7",
+            airflow_version="3.3.2",
+            image="any",
+            # Nobody makes these pods a Secret, and a script in place of the task's program needs none.
+            workload_secret=False,
         )
         pod = build_pod(sent, parse_template(MINIMAL_TEMPLATE, "the minimal template"), settings)
         pod["metadata"]["labels"] |= {LABEL_DEPLOYMENT: self.deployment} | (labels or {})

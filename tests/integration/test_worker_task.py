@@ -157,7 +157,12 @@ class Pod:
     def stop(self) -> None:
         """What a kubelet does first; the supervisor passes it on, and Python tasks swallow it."""
         self.process.send_signal(signal.SIGTERM)
-        until(lambda: "forwarding to task subprocess" in self.output, "the signal was not passed on")
+
+        def passed_on() -> bool:
+            assert self.process.poll() is None, self.output
+            return "forwarding to task subprocess" in self.output
+
+        until(passed_on, f"the signal was not passed on: {self.output}")
 
     def kill_task(self) -> None:
         """What the kernel does to the process that uses most of the memory."""
