@@ -19,6 +19,7 @@ KINDS = ("light", "heavy")
 GAPS = {
     "the commit and the sending": "commit-send",
     "the publishing and its record": "send-record-celery",
+    "the pod's creation and its Secret": "pod-secret",
     "the pod's creation and its record": "send-record-kubernetes",
     "the sending and the ledger": "send-record",
     "the end and the event": "end-event",

@@ -20,7 +20,7 @@ from tests.cluster.runner_node import RunnerNode
 pytestmark = pytest.mark.timeout(600)
 
 #: A pod that the ledger does not know yet, and an end that it does not know yet.
-FEW_GAPS = ("the pod's creation and its record", "the event and the ledger")
+FEW_GAPS = ("the pod's creation and its Secret", "the event and the ledger")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -46,6 +46,7 @@ def install() -> None:
     from hybrid_executor.backends.celery.publish import Publisher
     from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
     from hybrid_executor.backends.kubernetes.creation import Creation
+    from hybrid_executor.backends.kubernetes.delivery import Delivery
     from hybrid_executor.controller import Controller
     from hybrid_executor.executor import HybridExecutor
     from hybrid_executor.ledger.database import DatabaseLedger
@@ -54,7 +55,8 @@ def install() -> None:
     before(CeleryBackend, "submit", "commit-send-celery")
     before(KubernetesBackend, "submit", "commit-send-kubernetes")
     after_publish(Publisher)
-    before(Creation, "_answer", "send-record-kubernetes", lambda _, answer: isinstance(answer, dict))
+    before(Delivery, "deliver", "pod-secret")
+    before(Creation, "_answer", "send-record-kubernetes", lambda _, answer: answer is None)
     before(
         DatabaseLedger,
         "record",
