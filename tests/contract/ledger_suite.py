@@ -244,12 +244,13 @@ class LedgerSuite:
         def queued(minute: int, **values: Any) -> SubmissionRecord:
             return a_record(queued_at=START + timedelta(minutes=minute), **values)
 
-        young, old, middle = (queued(minute, scheduler_job="dead") for minute in (3, 1, 2))
+        # Their ids are random: so many are in no other order by chance.
+        oldest_first = [queued(minute, scheduler_job="dead") for minute in range(1, 13)]
         mine = queued(0, scheduler_job="17")
         ended = queued(0, scheduler_job="dead", ended_at=START, outcome=Outcome.SUCCEEDED)
-        ledger.record([young, old, middle, mine, ended], [])
-        assert ledger.open_elsewhere(["17", "19"], 10) == [old, middle, young]
-        assert ledger.open_elsewhere(frozenset({"17"}), 2) == [old, middle]
+        ledger.record([*reversed(oldest_first), mine, ended], [])
+        assert ledger.open_elsewhere(["17", "19"], 20) == oldest_first
+        assert ledger.open_elsewhere(frozenset({"17"}), 2) == oldest_first[:2]
 
     def test_without_a_live_scheduler_every_open_row_is_elsewhere(self, ledger: Ledger) -> None:
         record = a_record()
