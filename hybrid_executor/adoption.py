@@ -10,7 +10,7 @@ Called by the executor.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -107,7 +107,7 @@ class Adoption:
             route = now if replace(now, pod_defaults=None, fatal_wait_s=None) == route else route
         return Flight(
             attempt=replace(attempt, route=route, queued_at=row.queued_at),
-            key=contract.key_of(attempt.address) if attempt.address else attempt.workload_id,
+            key=_key_of(attempt),
             number=row.id.number,
             phase=_phase_of(row),
             recorded=True,
@@ -118,10 +118,14 @@ def _inherited(attempt: Attempt, backend: BackendName) -> Flight:
     log.info("inherited %s of another executor as attempt %s on %s", attempt.address, attempt.id, backend)
     return Flight(
         attempt=replace(attempt, route=Route(backend=backend, rule=INHERITED)),
-        key=contract.key_of(attempt.address) if attempt.address else attempt.workload_id,
+        key=_key_of(attempt),
         phase=Phase.STARTED,
         inherited=True,
     )
+
+
+def _key_of(attempt: Attempt) -> Hashable:
+    return contract.key_of(attempt.address) if attempt.address else attempt.workload_id
 
 
 def _phase_of(row: SubmissionRecord) -> Phase:

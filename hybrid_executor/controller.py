@@ -353,10 +353,15 @@ class Controller:
                     continue
                 self._note_hold(flight, Reason.LEDGER_UNAVAILABLE)
             ready = [flight for flight in ready if flight.recorded]
-        batches: dict[BackendName, list[Submission]] = {}
-        now_s = self._clock.monotonic_s()
         for flight in ready:
             flight.reason, flight.message = None, ""
+        self._hand_over(ready)
+
+    def _hand_over(self, flights: Iterable[Flight]) -> None:
+        """One batch for each backend."""
+        batches: dict[BackendName, list[Submission]] = {}
+        now_s = self._clock.monotonic_s()
+        for flight in flights:
             batches.setdefault(flight.backend, []).append(self._submission(flight, now_s))
         for name, batch in batches.items():
             self._backends[name].submit(batch)
@@ -385,19 +390,17 @@ class Controller:
 
     def _complete(self) -> None:
         """Hand over again what lacks its payload, unless it has gone on without meanwhile."""
-        batches: dict[BackendName, list[Submission]] = {}
+        ready = []
         for flight in list(self._lacking)[:PAYLOADS_AT_ONCE]:
             wants = self.inflight.get(flight.attempt.id) is flight and flight.phase is Phase.ACCEPTED
             try:
                 if wants and not flight.revoked and self._has_parcel(flight):
-                    submission = self._submission(flight, self._clock.monotonic_s())
-                    batches.setdefault(flight.backend, []).append(submission)
+                    ready.append(flight)
             except Unavailable as error:
                 log.warning("%d payloads wait: %s", len(self._lacking), error)
                 break
             del self._lacking[flight]
-        for name, batch in batches.items():
-            self._backends[name].submit(batch)
+        self._hand_over(ready)
 
     def _submission(self, flight: Flight, now_s: float) -> Submission:
         # A hundredth of its life is what a token may lose before it is signed again.

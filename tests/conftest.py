@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.stock",
     "tests.cluster.fixture",
     "tests.cluster.backend",
+    "tests.cluster.given",
     "tests.cluster.kubelet.fixture",
     "tests.cluster.contract_counts",
 ]

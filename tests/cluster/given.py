@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
+from tests.chaos.scene import Scene
+from tests.chaos.stage import cleared, opened
 from tests.cluster.backend import role_rules
 from tests.cluster.plane import ControlPlane
 from tests.cluster.runner_node import RunnerNode
@@ -34,6 +38,25 @@ def given_cluster(plane: ControlPlane, node: RunnerNode | None = None) -> Iterat
     plane.heal()
     code, answer = plane.request("DELETE", f"/api/v1/namespaces/{namespace}")
     assert code == 200, answer
+
+
+@pytest.fixture(scope="module")
+def plane_stack(
+    session_plane: ControlPlane, module_runner: RunnerNode, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    """The stack of a module of chaos tests."""
+    with (
+        given_cluster(session_plane, module_runner) as given,
+        opened(tmp_path_factory.mktemp("stack"), **given) as scene,
+    ):
+        yield scene
+
+
+@pytest.fixture
+def scene(plane_stack: Scene) -> Iterator[Scene]:
+    """It, whole and empty for one test."""
+    with cleared(plane_stack) as scene:
+        yield scene
 
 
 def heal(node: RunnerNode) -> None:

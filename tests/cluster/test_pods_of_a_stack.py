@@ -1,34 +1,14 @@
 """What users do to tasks in pods, and evictions that a route forgives, on a real control plane."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.chaos.pod_suite import DeathSuite, UserSuite
 from tests.chaos.scene import Scene
-from tests.chaos.stage import cleared, opened
-from tests.cluster.given import given_cluster
 from tests.cluster.plane import ControlPlane
-from tests.cluster.runner_node import RunnerNode
 
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def plane_stack(
-    session_plane: ControlPlane, module_runner: RunnerNode, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scene]:
-    with (
-        given_cluster(session_plane, module_runner) as given,
-        opened(tmp_path_factory.mktemp("pods"), **given) as scene,
-    ):
-        yield scene
-
-
-@pytest.fixture
-def scene(plane_stack: Scene) -> Iterator[Scene]:
-    with cleared(plane_stack) as scene:
-        yield scene
 
 
 @pytest.fixture

@@ -99,34 +99,31 @@ class PodApi:
         """Whatever it was before: no resourceVersion is compared."""
         await self._json("PUT", secrets_path(namespace, secret["metadata"]["name"]), body=secret)
 
-    async def pages(
+    def pages(
         self, namespace: str | None, selector: str, field_selector: str = ""
     ) -> AsyncIterator[dict[str, Any]]:
         """List page by page. All pages are of one resourceVersion; 410 says that it is gone."""
-        query = {"labelSelector": selector, "limit": str(self._config.page_size)}
+        return self._pages(pods_path(namespace), {"labelSelector": selector}, field_selector)
+
+    async def listed(self, kind: str, field_selector: str = "") -> AsyncIterator[dict[str, Any]]:
+        """Every object of a core kind in the whole cluster, e.g. ``nodes``."""
+        async for page in self._pages(f"/api/v1/{kind}", {}, field_selector):
+            for item in page["items"]:
+                yield item
+
+    async def _pages(
+        self, path: str, query: Mapping[str, str], field_selector: str
+    ) -> AsyncIterator[dict[str, Any]]:
+        asked = {**query, "limit": str(self._config.page_size)}
         if field_selector:
-            query["fieldSelector"] = field_selector
+            asked["fieldSelector"] = field_selector
         while True:
-            page = await self._json("GET", pods_path(namespace), query=query)
+            page = await self._json("GET", path, query=asked)
             yield page
             token = page["metadata"].get("continue")
             if not token:
                 return
-            query["continue"] = token
-
-    async def listed(self, kind: str, field_selector: str = "") -> AsyncIterator[dict[str, Any]]:
-        """Every object of a core kind in the whole cluster, e.g. ``nodes``."""
-        query = {"limit": str(self._config.page_size)}
-        if field_selector:
-            query["fieldSelector"] = field_selector
-        while True:
-            page = await self._json("GET", f"/api/v1/{kind}", query=query)
-            for item in page["items"]:
-                yield item
-            token = page["metadata"].get("continue")
-            if not token:
-                return
-            query["continue"] = token
+            asked["continue"] = token
 
     @asynccontextmanager
     async def watch(

@@ -152,12 +152,9 @@ class Upkeep:
 
     async def _delete(self, known: Known) -> None:
         """Delete this very pod, and none that has its name since."""
-        options = delete_options(self._config.delete_options)
         known.deleting = True
         try:
-            await self._api.delete(
-                known.namespace, known.name, {**options, "preconditions": {"uid": known.uid}}
-            )
+            await self._request_deletion(known.namespace, known.name, known.uid)
         except Answer as answer:
             if not answer.is_absence:
                 known.deleting = False
@@ -168,6 +165,10 @@ class Upkeep:
         except ApiUnavailable:
             known.deleting = False
             raise
+
+    async def _request_deletion(self, namespace: str, name: str, uid: str) -> None:
+        options = {**delete_options(self._config.delete_options), "preconditions": {"uid": uid}}
+        await self._api.delete(namespace, name, options)
 
     async def _take_back(self, known: Known) -> None:
         # Unless it has started after all: then its Secret was made although the answer said no.
@@ -258,7 +259,7 @@ class Upkeep:
             if purpose is Purpose.VERIFY:
                 self._book.forget(submission)
                 return
-            taken = await self._take_over(pod)
+            taken = await self._take_over(pod, {LABEL_OWNER: self._owner})
             if taken is None:
                 self._absent(submission, purpose)
                 return
@@ -269,11 +270,11 @@ class Upkeep:
         if Purpose.CANCEL in purpose:
             self._book.cancel(submission)
 
-    async def _take_over(self, pod: Pod) -> Pod | None:
-        """Make it ours, so that it comes through our watch; None if it is gone."""
+    async def _take_over(self, pod: Pod, labels: Mapping[str, str]) -> Pod | None:
+        """Make it ours by these labels, so that it comes through our watch; None if it is gone."""
         meta = pod["metadata"]
         try:
-            return await self._api.label(meta["namespace"], meta["name"], {LABEL_OWNER: self._owner})
+            return await self._api.label(meta["namespace"], meta["name"], labels)
         except Answer as answer:
             if answer.code == 404:
                 return None
@@ -285,30 +286,32 @@ class Upkeep:
         asked, self._inheriting = self._inheriting, {}
         if not asked:
             return
+        found: list[tuple[Pod, SubmissionId | None]] = []
         try:
-            found = [pod async for pod in self._list(STOCK) if workload_id(pod) in asked]
+            async for pod in self._list(STOCK):
+                workload = workload_id(pod)
+                if workload is not None and workload in asked:
+                    found.append((pod, asked[workload]))
         except (Answer, ApiUnavailable):
             self._inheriting = asked | self._inheriting
             raise
-        for pod in found:
-            submission = asked[str(workload_id(pod))]
+        for pod, submission in found:
             what = f"taking over pod {pod['metadata']['name']} of another executor"
             self._insist(self._inheriting_one(pod, submission), what)
 
     def _inheriting_one(self, pod: Pod, submission: SubmissionId | None) -> Callable[[], Awaitable[None]]:
-        async def take() -> None:
-            namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-            try:
-                if submission is None:
-                    await self._api.delete(namespace, name, delete_options(self._config.delete_options))
-                    return
-                labels = our_labels(submission, self._owner, self._config.deployment)
-                self._book.changed(await self._api.label(namespace, name, labels))
-            except Answer as answer:
-                if answer.code != 404:
-                    raise
+        if submission:
+            return self._taking(pod, our_labels(submission, self._owner, self._config.deployment))
+        return lambda: self._withdraw(pod)
 
-        return take
+    async def _withdraw(self, pod: Pod) -> None:
+        """Delete a pod that nobody here has ever known."""
+        meta = pod["metadata"]
+        try:
+            await self._request_deletion(meta["namespace"], meta["name"], meta["uid"])
+        except Answer as answer:
+            if not answer.is_absence:
+                raise
 
     # --- sweeping -----------------------------------------------------------------------
 
@@ -325,11 +328,12 @@ class Upkeep:
             self._sweep_for = self._sweep_for or live
             raise
         for pod in left:
-            self._insist(self._sweeping(pod), f"sweeping pod {pod['metadata']['name']}")
+            taking = self._taking(pod, {LABEL_OWNER: self._owner})
+            self._insist(taking, f"sweeping pod {pod['metadata']['name']}")
 
-    def _sweeping(self, pod: Pod) -> Callable[[], Awaitable[None]]:
+    def _taking(self, pod: Pod, labels: Mapping[str, str]) -> Callable[[], Awaitable[None]]:
         async def take() -> None:
-            taken = await self._take_over(pod)
+            taken = await self._take_over(pod, labels)
             if taken is not None:
                 self._book.changed(taken)
 
