@@ -1,6 +1,6 @@
 """The stack of the chaos tests, killed and healed over and over as a real one is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ SETTINGS = {
 
 
 @contextmanager
-def opened(folder: Path, **options: Any) -> Iterator[Scene]:
-    """Start it; ``options`` are those of ``running_stack``."""
+def opened(folder: Path, settings: Mapping[str, str] | None = None, **options: Any) -> Iterator[Scene]:
+    """Start it; ``settings`` go into every environment, ``options`` are those of ``running_stack``."""
     order = folder / "order"
     dags = HERE / "dags"
     paths = {"PYTHONPATH": f"{HERE / 'hook'}:{dags / 'policy'}", "CHAOS_ORDER": str(order)}
-    with running_stack(folder / "state", dags, extra=SETTINGS | paths, **options) as running:
+    extra = SETTINGS | paths | dict(settings or {})
+    with running_stack(folder / "state", dags, extra=extra, **options) as running:
         scene = Scene(running, order)
         scene.make_pool("blocked", 300)
         scene.make_pool("free", 50)

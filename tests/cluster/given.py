@@ -5,6 +5,7 @@ namespace that an administrator has made. Tests end the API server and the node 
 the names that the stack gives its own.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from hybrid_executor.standalone.stack.environment import POD_CONNECTION
 from tests.chaos.scene import Scene
 from tests.chaos.stage import cleared, opened
 from tests.cluster.backend import role_rules
@@ -40,6 +42,13 @@ def given_cluster(plane: ControlPlane, node: RunnerNode | None = None) -> Iterat
     assert code == 200, answer
 
 
+def starting_pods(plane: ControlPlane, namespace: str, **more: Any) -> dict[str, str]:
+    """The connection of tasks that start pods in a namespace: a user with the product's Role for it alone."""
+    kubeconfig = plane.role_kubeconfig(f"starter-in-{namespace}", role_rules("pod-starter"), namespace)
+    extra = {"kube_config_path": str(kubeconfig), "namespace": namespace, **more}
+    return {POD_CONNECTION: json.dumps({"conn_type": "kubernetes", "extra": extra})}
+
+
 @pytest.fixture(scope="module")
 def plane_stack(
     session_plane: ControlPlane, module_runner: RunnerNode, tmp_path_factory: pytest.TempPathFactory
@@ -47,7 +56,9 @@ def plane_stack(
     """The stack of a module of chaos tests."""
     with (
         given_cluster(session_plane, module_runner) as given,
-        opened(tmp_path_factory.mktemp("stack"), **given) as scene,
+        opened(
+            tmp_path_factory.mktemp("stack"), starting_pods(session_plane, given["namespace"]), **given
+        ) as scene,
     ):
         yield scene
 

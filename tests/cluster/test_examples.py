@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.given import given_cluster
+from tests.cluster.given import given_cluster, starting_pods
 from tests.cluster.plane import ControlPlane
 from tests.cluster.runner_node import RunnerNode
 from tests.e2e.examples import Examples, ran_examples
@@ -21,7 +21,12 @@ def stack(
     dags = with_all_dags(tmp_path_factory.mktemp("dags"))
     with (
         given_cluster(session_plane, module_runner) as given,
-        running_stack(tmp_path_factory.mktemp("stack"), dags, **given) as running,
+        running_stack(
+            tmp_path_factory.mktemp("stack"),
+            dags,
+            extra=starting_pods(session_plane, given["namespace"]),
+            **given,
+        ) as running,
     ):
         yield running
 

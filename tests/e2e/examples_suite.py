@@ -14,7 +14,7 @@ from tests.e2e.examples import ROWS, Examples
 from tests.fixtures.stack import EXAMPLES as FOLDER
 from tests.fixtures.stack import RunningStack
 
-#: The backends of a task's tries.
+#: The backends of a task's attempts: of its tries, and of what follows a deferral.
 EXPECTED = {
     "fan_out": {
         "split": ["celery"],
@@ -25,6 +25,19 @@ EXPECTED = {
     "mixed_etl": {"extract": ["celery"], "aggregate": ["kubernetes"], "report": ["celery"]},
     "pod_override": {"read_own_pod": ["kubernetes"]},
     "retry_crosses_backends": {"outgrows_its_worker": ["celery", "kubernetes"]},
+    "start_pods": {
+        "watched": ["celery"],
+        "deferred": ["celery", "celery"],
+        "count": ["celery"],
+        "from_a_pod": ["kubernetes"],
+    },
+}
+#: What each of its pods says.
+SAID = {
+    "watched": "hello from start_pods__watched__",
+    "deferred": "hello from start_pods__deferred__",
+    "count": "6 by /tmp/script.py on Python 3",
+    "from_a_pod": "hello from start_pods__from_a_pod__",
 }
 
 every_dag = pytest.mark.parametrize("dag", sorted(EXPECTED))
@@ -55,8 +68,9 @@ class ExamplesSuite:
     ) -> None:
         submissions = examples.runs[dag].submissions()
         assert {task: [row.backend for row in rows] for task, rows in submissions.items()} == EXPECTED[dag]
-        for rows in submissions.values():
-            assert [row.try_number for row in rows] == list(range(1, len(rows) + 1))
+        for task, rows in submissions.items():
+            numbers = [1, 1] if task == "deferred" else list(range(1, len(rows) + 1))
+            assert [row.try_number for row in rows] == numbers
             for row in rows:
                 assert (row.outcome, row.submission) == ("succeeded", 1)
                 assert row.queued_at <= row.submitted_at
@@ -118,6 +132,15 @@ class ExamplesSuite:
 
     def test_a_retry_runs_on_the_other_backend(self, examples: Examples) -> None:
         assert examples.runs["retry_crosses_backends"].result("outgrows_its_worker") == "pod"
+
+    @pytest.mark.parametrize("task", sorted(SAID))
+    def test_a_pod_that_a_task_starts_is_heard_and_gone(self, examples: Examples, task: str) -> None:
+        """Whoever started it: a worker, one that is free meanwhile, or a pod."""
+        run, pods = examples.runs["start_pods"], examples.pods
+        assert SAID[task] in run.log(task)
+        [name] = pods.started_by(run.run_id, task)
+        assert name in pods.deleted
+        assert not [label for label in pods.pods[name]["metadata"]["labels"] if "hybrid-executor" in label]
 
     @pytest.mark.parametrize(
         ("dag", "task", "words"),

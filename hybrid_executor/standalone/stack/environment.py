@@ -16,6 +16,8 @@ EXECUTOR = "hybrid_executor.HybridExecutor"
 #: Settings of the shell that starts the stack which must not reach into it.
 FOREIGN_PREFIXES = ("AIRFLOW_", "FLOWER_", "CELERY_", "PYTHON", "KUBERNETES_")
 RESULT_TTL_S = 3600
+#: The connection that tasks start pods of their own with.
+POD_CONNECTION = "AIRFLOW_CONN_KUBERNETES_DEFAULT"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +173,13 @@ def airflow_environment(setup: Setup) -> dict[str, str]:
     if not setup.can_mount:
         settings["hybrid_executor", "workload_secret"] = "False"
     ours = {option(section, name): value for (section, name), value in settings.items()}
-    return worker_environment(setup) | ours | dict(setup.extra)
+    return worker_environment(setup) | ours | connection(setup) | dict(setup.extra)
+
+
+def connection(setup: Setup) -> dict[str, str]:
+    """Where tasks start pods of their own. They get it from the Execution API, as every connection."""
+    extra = {"kube_config_path": str(setup.kubeconfig), "namespace": setup.namespace}
+    return {POD_CONNECTION: json.dumps({"conn_type": "kubernetes", "extra": extra})}
 
 
 def pod_template(setup: Setup, python: Path) -> dict[str, Any]:
