@@ -300,7 +300,10 @@ class Controller:
     def _note_wait(self, flight: Flight, reason: Reason, message: str) -> None:
         if (flight.reason, flight.message) != (reason, message):
             self._log(flight, "waits", f"{reason}: {message}")
-            self._journal.change(Change(id=flight.id, waits_for=reason))
+            since = None if flight.reason is reason else self._clock.now()
+            self._journal.change(
+                Change(id=flight.id, waits_for=reason, waits_message=message, waits_since=since)
+            )
         if reason is Reason.NO_NODE is not flight.reason:
             # Only its user can tell whether an autoscaler will bring what is missing.
             advice = Diagnosis(reason=reason, message=message).advice

@@ -25,6 +25,8 @@ _PLAIN = (
     "started_at",
     "ended_at",
     "external_name",
+    "waits_message",
+    "waits_since",
     "message",
     "exit_code",
 )

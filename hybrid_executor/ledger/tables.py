@@ -131,6 +131,9 @@ submission = Table(
     #: Reasons, separated by commas; NULL where the route has none.
     Column("retry_on", CleanText()),
     Column("retry_limit", Integer),
+    # What ``waits_for`` means here, in words, and since when it is so.
+    Column("waits_message", CleanText()),
+    Column("waits_since", UtcTime()),
     Index("hybrid_submission_task_idx", "dag_id", "run_id", "task_id", "map_index"),
     Index("hybrid_submission_queued_at_idx", "queued_at"),
 )
@@ -146,4 +149,12 @@ Index(
     submission.c.scheduler_job,
     postgresql_where=_OPEN,
     sqlite_where=_OPEN,
+)
+# For people who ask what has ended lately.
+_ENDED = text("ended_at IS NOT NULL")
+Index(
+    "hybrid_submission_ended_at_idx",
+    submission.c.ended_at,
+    postgresql_where=_ENDED,
+    sqlite_where=_ENDED,
 )

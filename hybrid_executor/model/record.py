@@ -45,8 +45,10 @@ class SubmissionRecord:
     #: The Celery task id, or ``namespace/pod``; None until the backend has accepted.
     external_name: str | None = None
     where: str | None = None
-    #: The reason of the latest wait.
+    #: The latest wait before it started: for what, in words, and since when.
     waits_for: Reason | None = None
+    waits_message: str | None = None
+    waits_since: datetime | None = None
     outcome: Outcome | None = None
     reason: Reason | None = None
     message: str | None = None
@@ -68,6 +70,8 @@ class Change:
     external_name: str | None = None
     where: str | None = None
     waits_for: Reason | None = None
+    waits_message: str | None = None
+    waits_since: datetime | None = None
     outcome: Outcome | None = None
     reason: Reason | None = None
     message: str | None = None

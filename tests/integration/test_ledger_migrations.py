@@ -76,8 +76,9 @@ def test_a_migrated_database_equals_a_fresh_one(engines: tuple[Engine, Engine]) 
     metadata.create_all(fresh)
     command.upgrade(alembic_config(migrated), "head")
     assert schema_of(migrated) == schema_of(fresh)
-    assert len(schema_of(fresh)["indexes"]) == 3
+    assert len(schema_of(fresh)["indexes"]) == 4
     assert "ended_at IS NULL" in str(schema_of(fresh)["indexes"])
+    assert "ended_at IS NOT NULL" in str(schema_of(fresh)["indexes"])
     with migrated.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, metadata) == []
