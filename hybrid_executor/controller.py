@@ -185,6 +185,8 @@ class Controller:
                 continue
             flight.looked_up = False
             witness = witnesses.get(flight.attempt.address) if flight.attempt.address else None
+            if isinstance(observation, Ended) and observation.submission == flight.id:
+                flight.resources = observation.resources
             if witness and isinstance(observation, Ended):
                 self._note_unseen_start(flight, witness)
             view = flight.view(restarts.get(flight.attempt.address, 0) if flight.attempt.address else 0)

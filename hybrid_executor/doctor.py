@@ -30,7 +30,7 @@ from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.ledger.revisions import current_problem
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.errors import ConfigError, HybridExecutorError
-from hybrid_executor.pods.build import ENTRY_RESTARTING
+from hybrid_executor.pods.build import ENTRY_OWN
 from hybrid_executor.routing import RoutingTable
 from hybrid_executor.settings import Settings, load_routing
 
@@ -107,8 +107,12 @@ def _routes(settings: Settings) -> Generator[Finding, None, RoutingTable | None]
             yield Finding("routes", problem)
         return None
     yield Finding("routes", note=settings.routes_file or "no routes file")
-    if forgiving := ", ".join(rule.pattern for rule in table.rows() if rule.route.retry_on):
-        text = f"pods of {forgiving} are started by {ENTRY_RESTARTING} (retry_on): it must be in their image"
+    forgiving = ", ".join(rule.pattern for rule in table.rows() if rule.route.retry_on)
+    if settings.measure_pods:
+        text = f"pods are started by {ENTRY_OWN} (measure_pods): it must be in their images"
+        yield Finding("routes", note=text)
+    elif forgiving:
+        text = f"pods of {forgiving} are started by {ENTRY_OWN} (retry_on): it must be in their image"
         yield Finding("routes", note=text)
     return table
 

@@ -25,6 +25,7 @@ from hybrid_executor.breaker import Breaker
 from hybrid_executor.lifecycle import AttemptView, Phase
 from hybrid_executor.model.attempt import Attempt, BackendName, SubmissionId
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.resources import Resources
 
 SENT_PHASES = (Phase.SENT, Phase.ACCEPTED, Phase.STARTED)
 
@@ -60,6 +61,8 @@ class Flight:
     inherited: bool = False
     #: A look-up was asked for and has not been answered.
     looked_up: bool = False
+    #: What its current submission took, once that has ended.
+    resources: Resources | None = None
     ticket: int = field(default=-1, repr=False)
 
     @property
@@ -194,6 +197,7 @@ class Inflight:
         flight.recorded = False
         flight.refusals = 0
         flight.looked_up = False
+        flight.resources = None
         self.back_off(flight, until_s)
 
     def wake(self, backend: BackendName, reasons: Collection[Reason]) -> None:

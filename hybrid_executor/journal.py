@@ -8,12 +8,15 @@ pod stays as its witness. ``controller`` and ``reconcile`` write into it; only
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from hybrid_executor.inflight import Flight
 from hybrid_executor.model.attempt import BackendName, SubmissionId
 from hybrid_executor.model.errors import LedgerUnavailable
 from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
+from hybrid_executor.model.resources import Resources
 from hybrid_executor.ports import Backend, Clock, Ledger
 
 log = logging.getLogger("hybrid_executor")
@@ -48,6 +51,7 @@ class Journal:
                     reason=diagnosis.reason if diagnosis else None,
                     message=diagnosis.message if diagnosis else None,
                     exit_code=diagnosis.exit_code if diagnosis else None,
+                    **columns_of(flight.resources),
                 )
             )
         self.let_go(flight.backend, flight.id)
@@ -97,3 +101,8 @@ class Journal:
             scheduler_job=self._owner,
             queued_at=attempt.queued_at,
         )
+
+
+def columns_of(resources: Resources | None) -> dict[str, Any]:
+    """As a change of a row takes them."""
+    return asdict(resources) if resources else {}

@@ -23,6 +23,8 @@ LABEL_SUBMISSION = "hybrid-executor/submission"
 LABEL_DEPLOYMENT = "hybrid-executor/deployment"
 #: Seconds for which a wait may stay fatal, where the pod's route says so.
 ANNOTATION_FATAL_WAIT = "hybrid-executor/fatal-wait-s"
+#: Where the node of processes writes what a container took: ``<prefix><container>``.
+ANNOTATION_USED = "used.hybrid-executor/"
 #: The stock label that names the scheduler job which answers for a pod.
 LABEL_OWNER = "airflow-worker"
 #: The stock label that marks every pod of an executor.

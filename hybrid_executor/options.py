@@ -146,6 +146,16 @@ everybody who may read pods reads them.
 """,
     ),
     Option(
+        name="measure_pods",
+        type="boolean",
+        default="False",
+        description="""\
+Whether pods start tasks through this package's entry point, which leaves what the container took (memory,
+processor time) in its termination message, for the ledger and ``airflow hybrid pods advise``. The images of
+pods must then have this package. Routes with ``retry_on`` start their pods so in any case.
+""",
+    ),
+    Option(
         name="flower_url",
         type="string",
         default="",

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from hybrid_executor.inflight import Flight, Inflight
-from hybrid_executor.journal import Journal
+from hybrid_executor.journal import Journal, columns_of
 from hybrid_executor.lifecycle import ENDED_BADLY, Phase, Witness
 from hybrid_executor.model.attempt import Attempt, BackendName, SubmissionId, TaskAddress, WorkloadKind
 from hybrid_executor.model.errors import Unavailable
@@ -164,14 +164,14 @@ class Reconciler:
         self,
         row: SubmissionRecord,
         witnesses: Mapping[TaskAddress, Witness],
-        seen: Diagnosis | None = None,
+        seen: Ended | None = None,
     ) -> Change:
         """Closed with what Airflow says of it, and, where that is no success, with what its backend saw."""
         witness = witnesses.get(row.address) if row.address else None
         outcome = _outcome_of(witness, row.id.attempt_id)
         diagnosis = Diagnosis(reason=Reason.SETTLED, message=_state_text(witness))
-        if seen and outcome is not Outcome.SUCCEEDED:
-            diagnosis = seen
+        if seen and seen.diagnosis and outcome is not Outcome.SUCCEEDED:
+            diagnosis = seen.diagnosis
         return Change(
             id=row.id,
             ended_at=self._clock.now(),
@@ -179,6 +179,7 @@ class Reconciler:
             reason=diagnosis.reason,
             message=diagnosis.message,
             exit_code=diagnosis.exit_code,
+            **columns_of(seen.resources if seen and seen.submission == row.id else None),
         )
 
     def settle_strangers(
@@ -201,7 +202,7 @@ class Reconciler:
             if row and _may_be_adopted(row, witnesses):
                 continue
             if row and row.ended_at is None:
-                seen = observation.diagnosis if isinstance(observation, Ended) else None
+                seen = observation if isinstance(observation, Ended) else None
                 self._journal.change(self._settled(row, witnesses, seen))
             self._journal.let_go(name, observation.submission)
         return ()

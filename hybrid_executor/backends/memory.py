@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
 from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.resources import Resources
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class Run:
     started: bool = False
     how: How | None = None
     diagnosis: Diagnosis | None = None
+    resources: Resources | None = None
     #: Made, but what it is to run never arrived: it can't start.
     lacks_payload: bool = False
     #: How often its process was started: more than once is what must never happen.
@@ -52,11 +54,17 @@ class MemoryWorld:
             run.started, run.starts = True, run.starts + 1
             self._tell(run)
 
-    def end(self, submission: SubmissionId, how: How, diagnosis: Diagnosis | None = None) -> None:
+    def end(
+        self,
+        submission: SubmissionId,
+        how: How,
+        diagnosis: Diagnosis | None = None,
+        resources: Resources | None = None,
+    ) -> None:
         """End a submission, started or not."""
         run = self.runs[submission]
         if run.how is None:
-            run.how, run.diagnosis = how, diagnosis
+            run.how, run.diagnosis, run.resources = how, diagnosis, resources
             self._tell(run)
 
     def _tell(self, run: Run) -> None:
@@ -190,7 +198,7 @@ class MemoryBackend:
 def _state_of(run: Run) -> Observation:
     submission = run.submission.id
     if run.how is not None:
-        return Ended(submission, run.how, run.diagnosis)
+        return Ended(submission, run.how, run.diagnosis, resources=run.resources)
     if run.started:
         return Started(submission, where="memory")
     return Waiting(submission, Reason.POD_PENDING, "not started yet")

@@ -29,6 +29,12 @@ _PLAIN = (
     "waits_since",
     "message",
     "exit_code",
+    "cpu_request_m",
+    "memory_request_bytes",
+    "memory_limit_bytes",
+    "cpu_peak_m",
+    "cpu_used_s",
+    "memory_peak_bytes",
 )
 
 #: The columns that a change may set.

@@ -13,9 +13,11 @@ they are compared with, is text in Airflow's own tables and need not hold a UUID
 from datetime import UTC, datetime
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     DateTime,
     Dialect,
+    Double,
     Index,
     Integer,
     MetaData,
@@ -134,6 +136,13 @@ submission = Table(
     # What ``waits_for`` means here, in words, and since when it is so.
     Column("waits_message", CleanText()),
     Column("waits_since", UtcTime()),
+    # What the task's container had asked for and took; NULL where nobody said.
+    Column("cpu_request_m", BigInteger),
+    Column("memory_request_bytes", BigInteger),
+    Column("memory_limit_bytes", BigInteger),
+    Column("cpu_peak_m", BigInteger),
+    Column("cpu_used_s", Double),
+    Column("memory_peak_bytes", BigInteger),
     Index("hybrid_submission_task_idx", "dag_id", "run_id", "task_id", "map_index"),
     Index("hybrid_submission_queued_at_idx", "queued_at"),
 )

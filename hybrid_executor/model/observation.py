@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.resources import Resources
 
 
 class How(StrEnum):
@@ -95,6 +96,8 @@ class Ended:
     diagnosis: Diagnosis | None = None
     #: A further submission would end in the same way.
     for_good: bool = False
+    #: What it had asked for and took, as far as its backend knows; None where it knows nothing.
+    resources: Resources | None = None
 
 
 Observation = Accepted | Waiting | Rejected | Started | Ended

@@ -53,6 +53,13 @@ class SubmissionRecord:
     reason: Reason | None = None
     message: str | None = None
     exit_code: int | None = None
+    #: What its container had asked for and took (pods alone); see ``resources.Resources``.
+    cpu_request_m: int | None = None
+    memory_request_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    cpu_peak_m: int | None = None
+    cpu_used_s: float | None = None
+    memory_peak_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,3 +83,9 @@ class Change:
     reason: Reason | None = None
     message: str | None = None
     exit_code: int | None = None
+    cpu_request_m: int | None = None
+    memory_request_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    cpu_peak_m: int | None = None
+    cpu_used_s: float | None = None
+    memory_peak_bytes: int | None = None

@@ -34,7 +34,7 @@ ENV_IN_POD = "AIRFLOW_IS_K8S_EXECUTOR_POD"
 LABEL_MAX = 63
 #: What runs a workload in a pod; both take the same arguments.
 ENTRY_STOCK = "airflow.sdk.execution_time.execute_workload"
-ENTRY_RESTARTING = "hybrid_executor.worker.task"
+ENTRY_OWN = "hybrid_executor.worker.task"
 
 #: Every path at which our pod differs from the stock one, and why. Lists are addressed by name.
 STOCK_DIFFERENCES: Mapping[tuple[str, ...], str] = {
@@ -59,6 +59,11 @@ SECRET_DIFFERENCES: Mapping[tuple[str, ...], str] = {
     ("spec", "volumes", VOLUME): "the Secret of the pod's name",
 }
 
+
+#: What differs besides where pods are measured.
+MEASURE_DIFFERENCES: Mapping[tuple[str, ...], str] = {
+    ("spec", "containers", BASE, "args"): "the entry point that tells what its container took",
+}
 
 #: What ``seal`` and the sending set, whatever an override or a hook says. Lists are addressed by name.
 SEALED = frozenset(
@@ -95,12 +100,16 @@ class PodSettings:
     watched: frozenset[str] | None = None
     #: Whether the workload comes as a file from a Secret; else it is an argument, as in stock.
     workload_secret: bool = True
+    #: Whether every pod's entry point is ours, which tells what its container took.
+    measure_pods: bool = False
 
 
 def stock_differences(settings: PodSettings) -> dict[tuple[str, ...], str]:
     """All that these settings make differ."""
     env = ("spec", "containers", BASE, "env")
     found = dict(STOCK_DIFFERENCES) | {(*env, name): "set by the operator" for name in settings.env}
+    if settings.measure_pods:
+        found |= MEASURE_DIFFERENCES
     return found | dict(SECRET_DIFFERENCES) if settings.workload_secret else found
 
 
@@ -200,7 +209,7 @@ def safe_label(text: str) -> str:
 
 def _fill_base(container: dict[str, Any], submission: Submission, settings: PodSettings) -> None:
     payload = None if settings.workload_secret else submission.payload
-    container["args"] = ["python", "-m", entry_point(submission), *arguments(payload)]
+    container["args"] = ["python", "-m", entry_point(submission, settings), *arguments(payload)]
     if settings.image:
         container["image"] = settings.image
     own = {**settings.env, ENV_EXECUTOR: settings.executor}
@@ -210,9 +219,10 @@ def _fill_base(container: dict[str, Any], submission: Submission, settings: PodS
     ]
 
 
-def entry_point(submission: Submission) -> str:
-    """The module that runs the workload: the stock one, unless its route restarts what was told to stop."""
-    return ENTRY_RESTARTING if submission.attempt.route.retry_on else ENTRY_STOCK
+def entry_point(submission: Submission, settings: PodSettings) -> str:
+    """The module that runs the workload: the stock one, unless ours is to forgive a death or to measure."""
+    wants_ours = submission.attempt.route.retry_on or settings.measure_pods
+    return ENTRY_OWN if wants_ours else ENTRY_STOCK
 
 
 def _with_values(env: list[dict[str, Any]], own: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -14,7 +14,9 @@ from hybrid_executor.cluster.quantity import in_binary_units, parse_quantity
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.resources import Resources
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_OWNER, LABEL_SUBMISSION
+from hybrid_executor.pods.resources import resources_of, said
 from hybrid_executor.pods.template import BASE
 
 _MESSAGE_MAX = 300
@@ -88,6 +90,8 @@ class PodView:
     node: str | None
     #: Whether the process that runs the task was ever started, as far as the pod tells.
     started: bool
+    #: What the task's container asked for, and took as far as it has said; None where nothing is known.
+    resources: Resources | None
     #: Whether its node has it and could not make its sandbox yet, which comes after its volumes.
     has_no_sandbox: bool = False
     #: Whether the task has ended and another container, no native sidecar, goes on: nobody will end that one.
@@ -118,6 +122,7 @@ def observe(pod: Mapping[str, Any]) -> PodView:
         started=reading.started(),
         has_no_sandbox=reading.condition("PodReadyToStartContainers").get("status") == "False",
         is_outlived=reading.is_outlived(),
+        resources=resources_of(pod, reading.main_name, reading.state("terminated") or {}),
         waits=reading.waits() if open_ else None,
         diagnosis=_diagnosis_in(phase, reading),
     )
@@ -242,7 +247,7 @@ class _Reading:
         if ended.get("reason") != "OOMKilled":
             return None
         text = f"a process inside was killed: container {self.main_name} {self._memory(self.main_name)}"
-        return _diagnosis(Reason.OOM_KILLED, text, ended.get("message"), self._exit_code())
+        return _diagnosis(Reason.OOM_KILLED, text, said(ended), self._exit_code())
 
     def _causes(self) -> Iterator[Diagnosis | None]:
         """What can explain the end, the most telling first."""
@@ -296,7 +301,7 @@ class _Reading:
         return self._terminated(self.main_name, ended)
 
     def _terminated(self, name: str, ended: Mapping[str, Any]) -> Diagnosis | None:
-        why, code, detail = ended.get("reason") or "Error", ended.get("exitCode"), ended.get("message")
+        why, code, detail = ended.get("reason") or "Error", ended.get("exitCode"), said(ended)
         if why == "OOMKilled":
             return _diagnosis(Reason.OOM_KILLED, f"container {name} {self._memory(name)}", detail, code)
         if why in _NEVER_STARTED:

@@ -62,6 +62,7 @@ def _settings(read: Reader) -> Settings:
         submission_limit=_integer(read, "submission_limit", least=1),
         token_life_s=_token_life(read),
         workload_secret=read.boolean(SECTION, "workload_secret", default("workload_secret") == "True"),
+        measure_pods=read.boolean(SECTION, "measure_pods", default("measure_pods") == "True"),
         reconcile_interval_s=_seconds(read, "reconcile_interval_s", least=1.0),
         backoff_first_s=backoff_first_s,
         backoff_max_s=backoff_max_s,

@@ -23,6 +23,7 @@ def pod_maker(settings: Settings, templates: Templates, owner: str) -> PodMaker:
             image=settings.worker_image,
             watched=None if None in watched else frozenset(n for n in watched if n),
             workload_secret=settings.workload_secret,
+            measure_pods=settings.measure_pods,
         ),
         templates,
         coordinator_extra,

@@ -45,6 +45,7 @@ class Settings:
     submission_limit: int = int(default("submission_limit"))
     token_life_s: int = 86400
     workload_secret: bool = default("workload_secret") == "True"
+    measure_pods: bool = default("measure_pods") == "True"
     reconcile_interval_s: float = float(default("reconcile_interval_s"))
     backoff_first_s: float = float(default("backoff_first_s"))
     backoff_max_s: float = float(default("backoff_max_s"))

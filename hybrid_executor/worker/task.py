@@ -1,4 +1,7 @@
-"""Runs a workload in a pod whose route has ``retry_on``: the stock entry point, but for one report.
+"""Runs a workload in a pod: the stock entry point, but for one report, and with a measurement.
+
+Pods of routes with ``retry_on`` start it, and all of them with ``[hybrid_executor]
+measure_pods``.
 
 Told to stop, a pod's supervisor passes the signal on to the task and then
 reports that it failed, which uses up a retry, or ends a task that has none.
@@ -9,19 +12,27 @@ instance stays RUNNING, and the executor, which sees the pod's end, decides
 whether the try counts. Every other word of the task goes out as ever: a
 success, a deferral, a skip, and a failure of its own.
 
-It reports nothing that the stock one would not, and decides nothing. Pods start
-it as ``python -m hybrid_executor.worker.task``; written for Airflow 3.3.
+A process that ends well leaves what its container took in the termination
+message (``gauge``), which costs no request and no right. To Airflow it reports
+nothing that the stock one would not, and it decides nothing. Pods start it as
+``python -m hybrid_executor.worker.task``; written for Airflow 3.3.
 """
 
 import signal
 import sys
+from contextlib import nullcontext
 from types import FrameType
 from typing import Any, ClassVar
 
 import attrs
+import structlog
 from airflow.sdk.api.datamodels._generated import TaskInstanceState
 from airflow.sdk.execution_time import execute_workload, supervisor
 from airflow.sdk.execution_time.comms import RetryTask
+
+from hybrid_executor.worker import gauge
+
+log = structlog.get_logger(__name__)
 
 FAILURES = frozenset({TaskInstanceState.FAILED, TaskInstanceState.UP_FOR_RETRY})
 
@@ -32,6 +43,8 @@ class Supervised(supervisor.ActivitySubprocess):
 
     #: The signal that this process is to be taken to have died of.
     died_of: ClassVar[signal.Signals | None] = None
+    #: Measures the container; None where that can't be done.
+    measures: ClassVar[gauge.Gauge | None] = None
     _stopped: bool = attrs.field(default=False, init=False)
 
     def _monitor_subprocess(self) -> None:
@@ -43,7 +56,9 @@ class Supervised(supervisor.ActivitySubprocess):
             pass_on(number, frame)
 
         signal.signal(signal.SIGTERM, note)
-        super()._monitor_subprocess()  # type: ignore[no-untyped-call]
+        # Entered after the task's process was forked, so that no thread is copied into it.
+        with self.measures.watching() if self.measures else nullcontext():
+            super()._monitor_subprocess()  # type: ignore[no-untyped-call]
 
     def _send_terminal_state_msg(self, msg: Any) -> None:
         if isinstance(msg, RetryTask) and self._stopped:
@@ -70,11 +85,22 @@ class Supervised(supervisor.ActivitySubprocess):
 
 def main() -> None:
     """Do what the stock entry point does with these arguments; end as killed if a report was withheld."""
+    Supervised.measures = gauge.own_gauge(gauge.MESSAGE, gauge.CGROUPS)
     # Where a task is started, the class is looked up in its module.
     supervisor.ActivitySubprocess = Supervised  # type: ignore[misc]
     execute_workload.main()  # type: ignore[no-untyped-call]
     if Supervised.died_of is not None:
         sys.exit(128 + Supervised.died_of)
+    if Supervised.measures:
+        tell(Supervised.measures)
+
+
+def tell(measured: gauge.Gauge) -> None:
+    """Leave the measurements; a task that ended well does not fail for want of them."""
+    try:
+        gauge.leave(measured.used(), gauge.MESSAGE)
+    except (OSError, ValueError) as error:
+        log.warning("What the container took can't be told", error=str(error))
 
 
 if __name__ == "__main__":

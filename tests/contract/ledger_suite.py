@@ -6,7 +6,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Protocol
 from uuid import uuid4
@@ -76,6 +76,12 @@ def a_full_record(**values: Any) -> SubmissionRecord:
             "exit_code": 137,
             "retry_on": frozenset({Reason.OOM_KILLED, Reason.EVICTED}),
             "retry_limit": 3,
+            "cpu_request_m": 500,
+            "memory_request_bytes": 256 << 20,
+            "memory_limit_bytes": 3 << 40,
+            "cpu_peak_m": 1250,
+            "cpu_used_s": 86_400.125,
+            "memory_peak_bytes": 3 << 40,
         }
         | values
     )
@@ -180,22 +186,8 @@ class LedgerSuite:
         bare = a_record(attempt=full.id.attempt_id, workload_id=full.workload_id)
         kept = {name: getattr(full, name) for name in ("pod_template_file", "retry_on", "retry_limit")}
         bare = replace(bare, **kept)
-        change = Change(
-            id=full.id,
-            scheduler_job=full.scheduler_job,
-            submitted_at=full.submitted_at,
-            started_at=full.started_at,
-            ended_at=full.ended_at,
-            external_name=full.external_name,
-            where=full.where,
-            waits_for=full.waits_for,
-            waits_message=full.waits_message,
-            waits_since=full.waits_since,
-            outcome=full.outcome,
-            reason=full.reason,
-            message=full.message,
-            exit_code=full.exit_code,
-        )
+        names = [field.name for field in fields(Change)]
+        change = Change(**{name: getattr(full, name) for name in names})
         ledger.record([bare], [change])
         assert ledger.find([full.id.attempt_id])[full.id.attempt_id] == full
 

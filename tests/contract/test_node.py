@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from hybrid_executor.model.resources import from_line
 from tests.fixtures.kube import Kube, until
 from tests.fixtures.node import PODS, Node, shell_pod, state_of
 
@@ -300,7 +301,19 @@ def test_a_container_over_its_memory_limit_is_killed_as_out_of_memory(node: Node
     pod = node.ended("greedy")
     ended = state_of(pod)["terminated"]
     assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
-    assert int(pod["metadata"]["annotations"]["peak-memory.hybrid-executor/base"]) > 128 << 20
+    used = from_line(pod["metadata"]["annotations"]["used.hybrid-executor/base"])
+    assert used is not None
+    assert (used.memory_peak_bytes or 0) > 128 << 20
+
+
+def test_a_node_of_processes_tells_what_a_container_took(node: Node) -> None:
+    script = "import time; kept = b'x' * (100 << 20); end = time.time() + 1.5\nwhile time.time() < end: pass"
+    node.run("busy", command=["python3", "-c", script])
+    used = from_line(node.ended("busy")["metadata"]["annotations"]["used.hybrid-executor/base"])
+    assert used is not None
+    assert 100 << 20 < (used.memory_peak_bytes or 0) < 160 << 20
+    assert 0.2 < (used.cpu_used_s or 0) < 5
+    assert (used.cpu_peak_m or 0) > 100
 
 
 def test_logs_can_be_cut_by_lines_bytes_and_time(node: Node) -> None:

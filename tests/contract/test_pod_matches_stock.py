@@ -322,10 +322,10 @@ def test_a_mutation_hook_runs_where_stock_runs_it(make: Any, install_hook: Any, 
     make(EVERYTHING, pod_submission(executor_config={"pod_override": override} if override else None))
 
 
-@pytest.mark.parametrize("workload_secret", [True, False])
-def test_every_listed_difference_is_real(tmp_path: Path, workload_secret: bool) -> None:
+@pytest.mark.parametrize(("workload_secret", "measure_pods"), [(True, False), (False, False), (False, True)])
+def test_every_listed_difference_is_real(tmp_path: Path, workload_secret: bool, measure_pods: bool) -> None:
     """A path that no longer differs must leave the list."""
-    settings = replace(SETTINGS, workload_secret=workload_secret)
+    settings = replace(SETTINGS, workload_secret=workload_secret, measure_pods=measure_pods)
     path = tmp_path / "template.yaml"
     path.write_text(BARE)
     submission = pod_submission()

@@ -16,7 +16,9 @@ from uuid import uuid4
 import psutil
 import pytest
 
+from hybrid_executor.model.resources import from_line
 from tests.fixtures.kube import until
+from tests.unit.test_gauge import write as write_group
 
 NOW = "2026-11-21T10:00:00Z"
 TASK = str(uuid4())
@@ -58,6 +60,17 @@ def defer():
 with DAG("deaths"):
     succeed(), fail(), skip(), defer()
     BashOperator(task_id="bash", bash_command=f"touch {FOLDER}/runs; while true; do sleep 0.1; done")
+"""
+
+
+#: ``python -m hybrid_executor.worker.task`` where a kubelet would have put these files.
+IN_A_CONTAINER = """
+import os
+from pathlib import Path
+from hybrid_executor.worker import gauge, task
+gauge.CGROUPS = Path(os.environ["TEST_FOLDER"])
+gauge.MESSAGE = gauge.CGROUPS / "message"
+task.main()
 """
 
 
@@ -133,7 +146,10 @@ class Pod:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": api.url,
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
         }
-        argv = [sys.executable, "-m", "hybrid_executor.worker.task", "--json-string", json.dumps(workload)]
+        argv = [sys.executable, "-c", IN_A_CONTAINER, "--json-string", json.dumps(workload)]
+        self.message = folder / "message"
+        self.message.write_text("of the task's own\n")
+        write_group(folder, held=900 << 20, idle=600 << 20, most=950 << 20, cpu_s=2.5)
         self.out = folder / "out"
         with self.out.open("w") as out:
             self.process = subprocess.Popen(
@@ -240,3 +256,21 @@ def test_a_task_that_the_kernel_killed_is_left_to_the_executor(api: Api, start: 
     pod.kill_task()
     assert pod.exit_code() == 128 + signal.SIGKILL, pod.output
     assert api.states == []
+    assert pod.message.read_text() == "of the task's own\n", "the kubelet may show the log's end instead"
+
+
+@pytest.mark.parametrize("task_id", ["succeed", "fail"])
+def test_a_process_that_ends_well_leaves_what_its_container_took(
+    api: Api, start: Callable[[str], Pod], task_id: str
+) -> None:
+    pod = start(task_id)
+    pod.go()
+    assert pod.exit_code() == 0, pod.output
+    own, line = pod.message.read_text().splitlines()
+    used = from_line(line)
+    assert own == "of the task's own"
+    assert used is not None
+    assert used.memory_peak_bytes == 300 << 20
+    assert used.cpu_used_s == 2.5
+    assert 0 < (used.cpu_peak_m or 0) <= 2500
+    assert len(api.states) == 1

@@ -1,6 +1,6 @@
 """The controller's promises one by one, over the shipped fakes; ``test_controller_machine`` mixes them."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -13,6 +13,7 @@ from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
 from hybrid_executor.model.observation import Diagnosis, How, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
+from hybrid_executor.model.resources import Resources
 from hybrid_executor.reconcile import LINGER_S, START_GRACE_S
 from hybrid_executor.restart import RESTARTS_AT_ONCE
 from tests.fixtures.airflow_double import FakeTasks, Heard, ManualClock, Row, make_flight
@@ -666,11 +667,36 @@ def test_what_a_pod_of_a_dead_scheduler_died_of_is_recorded(rig: Rig):
     rig.ledger.record([replace(rig.controller.row_of(flight), scheduler_job="dead")], [])
     former.submit([Submission(attempt=flight.attempt, number=1, payload="")])
     rig.worlds[KUBERNETES].start(flight.id)
-    rig.worlds[KUBERNETES].end(flight.id, How.FAILED, Diagnosis(reason=Reason.OOM_KILLED, message="limit"))
+    died = Diagnosis(reason=Reason.OOM_KILLED, message="limit")
+    rig.worlds[KUBERNETES].end(flight.id, How.FAILED, died, Resources(memory_peak_bytes=512 << 20))
     rig.backends[KUBERNETES].sweep({"1"})
     rig.steps(count=2)
     (record,) = rig.ledger.records
     assert (record.outcome, record.reason) == (Outcome.FAILED, Reason.OOM_KILLED)
+    assert record.memory_peak_bytes == 512 << 20
+
+
+def test_what_a_task_took_stands_in_the_row_of_the_submission_that_took_it(rig: Rig):
+    flight = rig.queue(backend=KUBERNETES)
+    rig.steps()
+    killed = Resources(memory_request_bytes=1 << 30)
+    rig.worlds[KUBERNETES].end(flight.id, How.FAILED, Diagnosis(reason=Reason.EVICTED), killed)
+    rig.steps(2.0, count=2)
+    rig.run(flight)
+    rig.row(flight).state = "success"
+    took = Resources(
+        cpu_request_m=500,
+        memory_request_bytes=1 << 30,
+        cpu_peak_m=20,
+        cpu_used_s=1.5,
+        memory_peak_bytes=9 << 20,
+    )
+    rig.worlds[KUBERNETES].end(flight.id, How.SUCCEEDED, resources=took)
+    rig.steps()
+    first, second = rig.ledger.records
+    assert (first.memory_request_bytes, first.memory_peak_bytes) == (1 << 30, None)
+    assert Resources(**{name: getattr(second, name) for name in asdict(took)}) == took
+    assert second.outcome is Outcome.SUCCEEDED
 
 
 def test_a_pod_that_a_dead_scheduler_left_without_its_payload_goes_when_its_task_is_over(rig: Rig):

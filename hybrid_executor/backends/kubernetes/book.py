@@ -28,6 +28,7 @@ from hybrid_executor.backends.kubernetes.fatal import FatalWaits, Verdict
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.resources import Resources
 from hybrid_executor.naming import (
     LABEL_ATTEMPT,
     LABEL_DEPLOYMENT,
@@ -90,6 +91,8 @@ class Known:
     #: Vanished while nobody watched, so what it did last is not known.
     missed: bool = False
     released: bool = False
+    #: What its task's container asked for, and took.
+    resources: Resources | None = None
     end: Ended | None = None
 
     @property
@@ -305,7 +308,7 @@ class Book:
         self._say(Accepted(known.id, _external_name(known)))
 
     def _follow(self, known: Known, view: PodView, pod: Pod) -> None:
-        known.is_outlived = view.is_outlived
+        known.is_outlived, known.resources = view.is_outlived, view.resources
         if view.started and known.lacks_workload:
             # Whatever the answer to its Secret was: it has it.
             self._accept(known)
@@ -352,7 +355,7 @@ class Book:
         elif known.condemned:
             known.end = _end_of_condemned(known.id, known.condemned)
         else:
-            known.end = Ended(known.id, how, diagnosis)
+            known.end = Ended(known.id, how, diagnosis, resources=known.resources)
         self._say(known.end)
         if known.released:
             self._order(Order.DISPOSE, known)
@@ -377,7 +380,7 @@ class Book:
         if known.where:
             message = "the pod was deleted by somebody else while it ran"
             diagnosis = known.disruption or Diagnosis(reason=Reason.POD_DELETED, message=message)
-            return Ended(known.id, How.FAILED, diagnosis)
+            return Ended(known.id, How.FAILED, diagnosis, resources=known.resources)
         if known.missed:
             message = "the pod vanished while the API server could not be watched"
             return Ended(known.id, How.ABSENT, Diagnosis(reason=Reason.LOST, message=message))

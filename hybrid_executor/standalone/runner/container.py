@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
+from hybrid_executor.model.resources import Resources
 from hybrid_executor.standalone.runner.isolation import Isolation, in_memory, launcher_command
 from hybrid_executor.standalone.runner.launcher import END_TREE
 from hybrid_executor.standalone.runner.logstore import LogFile, LogStore
@@ -61,11 +62,11 @@ class ContainerSpec:
 
 @dataclass(frozen=True)
 class Exit:
-    """How a container ended. ``peak_bytes`` is the most memory seen in use, None if not measured."""
+    """How a container ended. ``used`` is what it took, None if not measured."""
 
     code: int
     oom_killed: bool = False
-    peak_bytes: int | None = None
+    used: Resources | None = None
 
 
 class Started(Protocol):
@@ -185,7 +186,7 @@ class LocalContainer:
             for task in (self._watch, *self._copies):
                 task.cancel()
             self._logs.close(self._log)
-        return Exit(code if code >= 0 else 128 - code, self._oom_killed, self._meter.peak_bytes)
+        return Exit(code if code >= 0 else 128 - code, self._oom_killed, self._meter.used())
 
     def terminate(self) -> None:
         self._send(signal.SIGTERM)

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hybrid_executor.model.errors import ApiUnavailable
+from hybrid_executor.model.resources import to_line
+from hybrid_executor.naming import ANNOTATION_USED
 from hybrid_executor.standalone.runner import plan
 from hybrid_executor.standalone.runner.client import Backoff
 from hybrid_executor.standalone.runner.container import ContainerSpec, Exit, Runtime, Started, StartFailed
@@ -19,7 +21,6 @@ from hybrid_executor.standalone.runner.ending import Ending, either
 from hybrid_executor.standalone.runner.environment import ConfigMissing, ConfigRefused
 from hybrid_executor.standalone.runner.podboard import PodBoard
 from hybrid_executor.standalone.runner.podstate import Running, Terminated, Waiting
-from hybrid_executor.standalone.runner.podstatus import ANNOTATION_PEAK_MEMORY
 from hybrid_executor.standalone.runner.provisions import Provisions
 from hybrid_executor.standalone.runner.volumeplan import VolumeUnavailable
 
@@ -131,7 +132,7 @@ class ContainerLife:
             raise
 
     def _terminated(self, name: str, started: Started, began: datetime, end: Exit) -> Terminated:
-        if end.peak_bytes is not None:
-            self._board.annotations[ANNOTATION_PEAK_MEMORY + name] = str(end.peak_bytes)
+        if end.used is not None:
+            self._board.annotations[ANNOTATION_USED + name] = to_line(end.used)
         reason = "OOMKilled" if end.oom_killed else "Error" if end.code else "Completed"
         return Terminated(end.code, reason, began, datetime.now(UTC), container_id=started.container_id)

@@ -23,9 +23,6 @@ from hybrid_executor.standalone.runner.podstate import (
     phase,
 )
 
-#: Where the runner writes a container's peak memory, in bytes: ``<prefix><container>``.
-ANNOTATION_PEAK_MEMORY = "peak-memory.hybrid-executor/"
-
 
 def status(pod: Manifest, state: PodState, now: datetime) -> dict[str, Any]:
     """The node's part of the pod's ``status``, to be sent as a strategic merge patch."""

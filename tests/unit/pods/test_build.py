@@ -224,6 +224,11 @@ def test_any_pod_defaults_build_a_pod_or_are_refused(defaults: dict[str, Any]) -
     assert pod["spec"]["containers"][0]["name"] == "base"
 
 
+def test_where_pods_are_measured_each_has_the_entry_point_that_measures() -> None:
+    pod = build_pod(pod_submission(), TEMPLATE, replace(SETTINGS, measure_pods=True))
+    assert pod["spec"]["containers"][0]["args"][2] == "hybrid_executor.worker.task"
+
+
 def test_a_route_that_forgives_deaths_has_its_own_entry_point_and_its_limit_on_the_pod() -> None:
     sent = pod_submission()
     route = replace(
