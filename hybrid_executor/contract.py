@@ -9,6 +9,7 @@ nothing.
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard, TypeVar
 from uuid import UUID, uuid4
@@ -393,14 +394,7 @@ class AirflowTasks:
 
     def live_owners(self) -> frozenset[str]:
         """See ``ports.Tasks``."""
-        oldest = datetime.now(UTC) - timedelta(seconds=self._scheduler_grace_s)
-        statement = select(Job.id).where(
-            Job.job_type == "SchedulerJob",
-            or_(Job.state == JobState.RUNNING, Job.state.is_(None)),
-            Job.latest_heartbeat >= oldest,
-        )
-        with _short_session() as session:
-            return frozenset(str(job_id) for job_id in session.scalars(statement))
+        return live_schedulers(self._scheduler_grace_s)
 
     def parcel(self, attempt: Attempt) -> ExecuteTask | None:
         """See ``ports.Tasks``; only a task instance that is still queued as this attempt is to run."""
@@ -429,6 +423,65 @@ class AirflowTasks:
     def executor_config(self, parcel: Workload) -> Mapping[str, Any] | None:
         """See ``ports.Tasks``."""
         return parcel.ti.executor_config if isinstance(parcel, ExecuteTask) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskView:
+    """A task instance as Airflow has it, for people. Times are UTC."""
+
+    map_index: int
+    #: None for one that is not scheduled yet.
+    state: str | None
+    try_number: int
+    max_tries: int
+    queue: str
+    #: The executor that it names; None for the default one.
+    executor: str | None
+    pool: str
+    hostname: str | None
+    queued_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+def task_views(dag_id: str, run_id: str, task_id: str) -> list[TaskView]:
+    """The instances of a task in a run, in the order of their map indexes; none if there is no such.
+
+    May raise ``Unavailable``.
+    """
+    ti = TaskInstance
+    columns = (
+        ti.map_index,
+        ti.state,
+        ti.try_number,
+        ti.max_tries,
+        ti.queue,
+        ti.executor,
+        ti.pool,
+        ti.hostname,
+        ti.queued_dttm.label("queued_at"),
+        ti.start_date.label("started_at"),
+        ti.end_date.label("ended_at"),
+    )
+    found = (
+        select(*columns)
+        .where(ti.dag_id == dag_id, ti.run_id == run_id, ti.task_id == task_id)
+        .order_by(ti.map_index)
+    )
+    with _short_session() as session:
+        return [TaskView(**row) for row in session.execute(found).mappings()]
+
+
+def live_schedulers(grace_s: float) -> frozenset[str]:
+    """Job ids of the schedulers whose heartbeat is no older than the grace; may raise ``Unavailable``."""
+    oldest = datetime.now(UTC) - timedelta(seconds=grace_s)
+    statement = select(Job.id).where(
+        Job.job_type == "SchedulerJob",
+        or_(Job.state == JobState.RUNNING, Job.state.is_(None)),
+        Job.latest_heartbeat >= oldest,
+    )
+    with _short_session() as session:
+        return frozenset(str(job_id) for job_id in session.scalars(statement))
 
 
 def unfinished_by_executor(engine: Engine) -> dict[str, int]:

@@ -45,12 +45,21 @@ ARG_JSON = _arg("--json", action="store_true", help="Print the checks as JSON")
 
 
 def _duration(text: str) -> timedelta:
-    from hybrid_executor.pods.inventory import parse_duration  # noqa: PLC0415 - only this command needs it
+    from hybrid_executor.durations import parse_duration  # noqa: PLC0415 - only this command needs it
 
     try:
         return parse_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _reason(text: str) -> str:
+    from hybrid_executor.model.reason import Reason  # noqa: PLC0415 - as above
+
+    known = {reason.lower(): str(reason) for reason in Reason}
+    if text.lower() not in known:
+        raise argparse.ArgumentTypeError(f"{text!r} is no reason; there are {', '.join(Reason)}")
+    return known[text.lower()]
 
 
 class _Below(Arg):
@@ -134,7 +143,94 @@ PODS_COMMANDS = (
     ),
 )
 
+ARG_RUN_OF_TASK = _arg("run_id", help="The id of the run")
+ARG_ONE_TASK = _arg("task_id", help="The id of the task")
+ARG_ONE_INDEX = _arg(
+    "--map-index", type=int, help="One instance of a mapped task (default: all of them, one line each)"
+)
+ARG_ONE_TRY = _arg(
+    "--try-number",
+    type=positive_int(allow_zero=False),  # type: ignore[no-untyped-call]
+    help="One try of the task (default: all)",
+)
+ARG_STORY_JSON = _arg("--json", action="store_true", help="Print all that is known as JSON")
+ARG_WATCH = _arg("-w", "--watch", action="store_true", help="Show it again and again, until Ctrl-C")
+ARG_EVERY = _arg(
+    "--every",
+    type=positive_int(allow_zero=False),  # type: ignore[no-untyped-call]
+    default=2,
+    metavar="SECONDS",
+    help="With --watch: how often (default: 2)",
+)
+#: What an option may say: the words of ``Stage`` and ``Outcome``.
+STATES = ("queued", "submitted", "running", "succeeded", "failed", "replaced", "revoked", "restarted")
+FILTERS = (
+    _arg("--dag", help="Of this DAG"),
+    _arg("--run", help="Of this run"),
+    _arg("--task", help="Of this task"),
+    _arg("--queue", help="On this queue"),
+    _arg("--backend", choices=("celery", "kubernetes"), help="On this backend"),
+    _arg("--state", choices=STATES, help="In this state: " + ", ".join(STATES), metavar="STATE"),
+    _arg(
+        "--reason",
+        type=_reason,
+        help="That ended for this reason, or wait for it, e.g. OOMKilled or QuotaExceeded",
+    ),
+    _arg(
+        "--since",
+        type=_duration,
+        default=timedelta(days=1),
+        metavar="DURATION",
+        help="Queued no longer ago than this: 90m, 12h, 7d (default: 1d)",
+    ),
+    _arg(
+        "--limit",
+        type=positive_int(allow_zero=False),  # type: ignore[no-untyped-call]
+        default=50,
+        help="So many on a page (default: 50)",
+    ),
+    _arg("--after", metavar="PLACE", help="The page after this place, as the page before has named it"),
+)
+
 HYBRID_COMMANDS = (
+    ActionCommand(
+        name="status",
+        help="Show what is queued, waits, runs and has ended, on one screen",
+        description=(
+            "Show what the ledger knows: submissions by backend and queue, what has not started and why,"
+            " where tasks run, and what ended in the last hour."
+        ),
+        func=lazy_load_command("hybrid_executor.cli.status.status"),
+        args=(ARG_WATCH, ARG_EVERY, ARG_STORY_JSON, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="why",
+        help="Tell where a task is, what became of each of its tries, and what to do about it",
+        description=(
+            "Tell the story of one task of a run: when it was queued, by which rule it went where, what it"
+            " waited for, where it ran, why it ended, and what to do about it."
+        ),
+        func=lazy_load_command("hybrid_executor.cli.why.why"),
+        args=(
+            ARG_DAG_ID,
+            ARG_RUN_OF_TASK,
+            ARG_ONE_TASK,
+            ARG_ONE_INDEX,
+            ARG_ONE_TRY,
+            ARG_STORY_JSON,
+            ARG_VERBOSE,
+        ),
+    ),
+    ActionCommand(
+        name="attempts",
+        help="List submissions from the ledger, newest first",
+        description=(
+            "List what was handed to a backend, newest first, with how it stands or ended. JSON and YAML have"
+            " more columns than the table."
+        ),
+        func=lazy_load_command("hybrid_executor.cli.attempts.attempts"),
+        args=(*FILTERS, ARG_OUTPUT, ARG_VERBOSE),
+    ),
     ActionCommand(
         name="explain",
         help="Show where each task of a DAG runs and which rule says so",
@@ -177,6 +273,8 @@ def get_cli_commands() -> list[CLICommand]:
     """Return the group; the provider metadata names this function."""
     return [
         GroupCommand(
-            name="hybrid", help="Routes and health of the hybrid executor", subcommands=HYBRID_COMMANDS
+            name="hybrid",
+            help="Where tasks are and why: routes, attempts, pods and health of the hybrid executor",
+            subcommands=HYBRID_COMMANDS,
         )
     ]

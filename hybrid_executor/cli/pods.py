@@ -15,8 +15,9 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.inventory import Inventory, of_deployment
 from hybrid_executor.cli.routes import show
+from hybrid_executor.durations import in_words
 from hybrid_executor.model.errors import ApiUnavailable
-from hybrid_executor.pods.inventory import PodSummary, in_words, summarise
+from hybrid_executor.pods.inventory import PodSummary, summarise
 from hybrid_executor.settings import load_settings
 
 _T = TypeVar("_T")

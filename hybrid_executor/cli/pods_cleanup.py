@@ -19,10 +19,11 @@ from hybrid_executor import contract
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.inventory import Inventory, remove_all
 from hybrid_executor.cli.pods import ask, summaries
+from hybrid_executor.durations import in_words
 from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.model.errors import ApiUnavailable, LedgerUnavailable
 from hybrid_executor.model.record import SubmissionRecord
-from hybrid_executor.pods.inventory import PodSummary, in_words, is_old
+from hybrid_executor.pods.inventory import PodSummary, is_old
 from hybrid_executor.ports import Ledger
 from hybrid_executor.settings import load_settings
 

@@ -58,7 +58,7 @@ class DatabaseLedger:
             return
         rows = [row_of(record) for record in in_order(records)]
         statement = statements.insertion(self._dialect)
-        with _translated():
+        with translated():
             _begin_for_real(connection)
             with connection.begin_nested():
                 connection.execute(statement, statements.parameters(self._dialect, rows))
@@ -102,7 +102,7 @@ class DatabaseLedger:
 
     def _read(self, query: Select[Any]) -> list[SubmissionRecord]:
         rows = self._run(lambda connection: connection.execute(query).mappings().all())
-        return [_readable(row) for row in rows]
+        return [readable(row) for row in rows]
 
     def _execute_in_batches(self, connection: Connection, statement: Executable, rows: Sequence[Row]) -> None:
         for batch in _batches(rows):
@@ -110,7 +110,7 @@ class DatabaseLedger:
 
     def _run(self, work: Callable[[Connection], _T]) -> _T:
         """Do idempotent work in a transaction, once more if the connection was dead."""
-        with _translated():
+        with translated():
             try:
                 return self._transact(work)
             except DBAPIError as error:
@@ -132,7 +132,8 @@ def _reading(keys: Sequence[statements.TaskKey]) -> Callable[[Connection], Seque
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Database errors as ``LedgerUnavailable``, in words without values."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -169,7 +170,8 @@ def _begin_for_real(connection: Connection) -> None:
             connection.exec_driver_sql("BEGIN")
 
 
-def _readable(row: RowMapping) -> SubmissionRecord:
+def readable(row: RowMapping) -> SubmissionRecord:
+    """The record of a row; ``LedgerUnavailable`` for one that a later release wrote."""
     try:
         return record_of(row)
     except ValueError as error:

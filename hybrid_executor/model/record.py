@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
+from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.reason import Reason
 
 
@@ -19,6 +20,16 @@ class Outcome(StrEnum):
     REVOKED = "revoked"
     #: Its process died while the task ran, and Airflow runs the task again without using a retry.
     RESTARTED = "restarted"
+
+
+class Stage(StrEnum):
+    """How far an open submission is, as the ledger knows it."""
+
+    #: Recorded, and with its scheduler: there is no room for it, or its backend does not take it.
+    QUEUED = "queued"
+    #: With its backend, which has not started it.
+    SUBMITTED = "submitted"
+    RUNNING = "running"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +71,24 @@ class SubmissionRecord:
     cpu_peak_m: int | None = None
     cpu_used_s: float | None = None
     memory_peak_bytes: int | None = None
+
+    @property
+    def state(self) -> Stage | Outcome:
+        """How far it is, or how it ended."""
+        if self.outcome:
+            return self.outcome
+        if self.started_at:
+            return Stage.RUNNING
+        return Stage.SUBMITTED if self.submitted_at else Stage.QUEUED
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """Why it ended, or, while it has not started, what it waits for; None where nothing is known."""
+        if self.reason:
+            return Diagnosis(reason=self.reason, message=self.message or "", exit_code=self.exit_code)
+        if self.waits_for and self.state in (Stage.QUEUED, Stage.SUBMITTED):
+            return Diagnosis(reason=self.waits_for, message=self.waits_message or "")
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

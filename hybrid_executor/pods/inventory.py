@@ -4,7 +4,6 @@ Pure, and total for every pod that an API server can return. Says nothing about
 attempts: what becomes of those is ``lifecycle``'s. Called by ``airflow hybrid pods``.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,8 +15,6 @@ from hybrid_executor.pods.diagnosis import PodPhase, observe
 from hybrid_executor.pods.template import BASE
 
 Pod = Mapping[str, Any]
-
-_DURATION = re.compile(r"(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,31 +84,6 @@ def main_container(pod: Pod) -> str:
 def is_old(summary: PodSummary, now: datetime, older_than: timedelta) -> bool:
     """Whether it ended at least so long ago."""
     return summary.ended_at is not None and now - summary.ended_at >= older_than
-
-
-def parse_duration(text: str) -> timedelta:
-    """``90s``, ``30m``, ``12h``, ``7d`` or a sum of such (``1d12h``); ``ValueError`` if it is none."""
-    match = _DURATION.fullmatch(text)
-    if match is None or not text:
-        raise ValueError(f"{text!r} is no duration; write it like 90s, 30m, 12h, 7d or 1d12h")
-    try:
-        return timedelta(**{unit: int(number) for unit, number in match.groupdict("0").items()})
-    except OverflowError as error:
-        raise ValueError(f"{text!r} is longer than any pod lives") from error
-
-
-def in_words(span: timedelta) -> str:
-    """A duration for people, in its two largest units: ``3d4h``, ``12m5s``, ``0s``."""
-    seconds = max(0, int(span.total_seconds()))
-    parts = [
-        (seconds // 86400, "d"),
-        (seconds // 3600 % 24, "h"),
-        (seconds // 60 % 60, "m"),
-        (seconds % 60, "s"),
-    ]
-    first = next((index for index, (number, _) in enumerate(parts) if number), len(parts) - 1)
-    shown = [f"{number}{unit}" for number, unit in parts[first : first + 2] if number]
-    return "".join(shown) or "0s"
 
 
 def _address(metadata: Mapping[str, Any]) -> TaskAddress | None:

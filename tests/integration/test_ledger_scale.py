@@ -1,17 +1,19 @@
 """With a long history behind it, no statement of the ledger reads more than what it is about."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, Executable, create_engine, event, text
 
-from hybrid_executor.ledger import statements
+from hybrid_executor.ledger import queries, statements
 from hybrid_executor.ledger.rows import change_row_of
 from hybrid_executor.ledger.tables import metadata
 from hybrid_executor.model.attempt import SubmissionId
-from hybrid_executor.model.record import Change
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.record import Change, Stage
 from tests.fixtures.servers import SharedPostgres
 
 ROWS, OPEN = 200_000, 2_000
@@ -23,7 +25,7 @@ INSERT INTO hybrid_submission
      queue, backend, rule, scheduler_job, queued_at, ended_at)
 SELECT md5(g::text)::uuid::text, 1, 'task', md5('w' || g)::uuid::text, 'dag' || g % 100, 'task' || g % 20,
        'run' || g / 2000, -1, 1, 'default', 'celery', 'default', (g % 5)::text,
-       now() - g * interval '1 second', CASE WHEN g > {OPEN} THEN now() END
+       now() - g * interval '1 second', CASE WHEN g > {OPEN} THEN now() - (g - 1) * interval '1 second' END
 FROM generate_series(1, {ROWS}) AS g
 """  # noqa: S608
 
@@ -108,3 +110,37 @@ def test_the_rows_of_dead_schedulers_are_found_without_their_history(
 ) -> None:
     with history.connect() as connection:
         assert_bounded(plan(connection, statements.open_of_others(owners, 100)), OPEN)
+
+
+HOUR = 3_600
+
+
+def an_hour_ago() -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=HOUR)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: queries.newest(queries.Wanted(since=an_hour_ago()), 50),
+        lambda: queries.newest(queries.Wanted(since=an_hour_ago(), reason=Reason.OOM_KILLED), 50),
+        lambda: queries.newest(
+            queries.Wanted(since=an_hour_ago() - timedelta(days=30)),
+            50,
+            queries.Place(an_hour_ago() - timedelta(days=1), "a", 1),
+        ),
+        lambda: queries.newest(queries.Wanted(since=an_hour_ago(), state=Stage.RUNNING), 50),
+        lambda: queries.of_task("dag7", "run50", "task7", None, 1_000),
+        queries.open_counts,
+        lambda: queries.end_counts(an_hour_ago()),
+        queries.waits,
+        queries.places,
+        queries.owners,
+    ],
+    ids=["newest", "rare", "far page", "running", "task", "open", "ends", "waits", "places", "owners"],
+)
+def test_what_people_ask_reads_open_rows_or_the_time_that_they_name(
+    history: Engine, ask: Callable[[], Executable]
+) -> None:
+    with history.connect() as connection:
+        assert_bounded(plan(connection, ask()), HOUR + OPEN)

@@ -245,6 +245,24 @@ def test_a_pod_that_no_node_could_hold_is_noted_once_and_goes_on(rig: Rig):
     assert (flight.phase, flight.reason) == (Phase.ACCEPTED, Reason.NO_NODE)
 
 
+def test_the_ledger_says_what_an_attempt_waits_for_and_since_when(rig: Rig):
+    flight = rig.queue(backend=KUBERNETES)
+    rig.steps()
+    waits = [
+        Waiting(flight.id, Reason.POD_PENDING, "not bound"),
+        Waiting(flight.id, Reason.IMAGE_PULL, "team/app:1"),
+        Waiting(flight.id, Reason.IMAGE_PULL, "team/app:1, back-off"),
+    ]
+    began = []
+    for seen in waits:
+        rig.backends[KUBERNETES].poll = lambda seen=seen: [seen]
+        rig.steps(seconds=5.0)
+        began.append(rig.clock.now())
+    [row] = rig.ledger.records
+    assert (row.waits_for, row.waits_message) == (Reason.IMAGE_PULL, "team/app:1, back-off")
+    assert row.waits_since == began[1], "the words may change while the wait goes on"
+
+
 def test_an_outage_is_one_line_and_its_end_another(rig: Rig, caplog: pytest.LogCaptureFixture):
     rig.worlds[CELERY].away = True
     for _ in range(10):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hybrid_executor.model.attempt import SubmissionId, TaskAddress
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_DONE, LABEL_OWNER, LABEL_SUBMISSION
 from hybrid_executor.pods.diagnosis import PodPhase
-from hybrid_executor.pods.inventory import in_words, is_old, parse_duration, summarise
+from hybrid_executor.pods.inventory import is_old, summarise
 
 CREATED = "2026-11-21T10:00:00Z"
 NOW = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)
@@ -116,23 +116,3 @@ def test_whatever_stands_in_annotations_is_read(map_index: str, try_number: str,
     summary = summarise(pod({}, annotations=annotations, creationTimestamp=created))
     assert summary.address is not None
     assert summary.ended_at is None
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90s", 90), ("30m", 1800), ("12h", 43200), ("7d", 604800), ("1d12h", 129600), ("0s", 0)],
-)
-def test_durations_are_read(text: str, seconds: int) -> None:
-    assert parse_duration(text) == timedelta(seconds=seconds)
-
-
-@pytest.mark.parametrize("text", ["", "12", "h", "1.5h", "-1h", "12h ago", "1h1d", f"{'9' * 30}d"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"duration|longer"):
-        parse_duration(text)
-
-
-@given(st.integers(min_value=0, max_value=10**8))
-def test_words_are_the_two_largest_units_and_never_round_up(seconds: int) -> None:
-    shown = parse_duration(in_words(timedelta(seconds=seconds))).total_seconds()
-    assert shown <= seconds < shown + max(60, shown / 24 + 1)

@@ -1,0 +1,204 @@
+"""``airflow hybrid status``: what is queued, waits, runs and has ended, on one screen.
+
+Reads the ledger alone, and Airflow's own word on which schedulers live. Six
+queries, whatever is in flight.
+"""
+
+import json
+import time
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.utils.cli import suppress_logs_and_warning
+from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hybrid_executor import contract
+from hybrid_executor.cli.ledger import history, plain, reading
+from hybrid_executor.durations import in_words
+from hybrid_executor.ledger.history import QueueCounts, Wait
+from hybrid_executor.model.attempt import BackendName
+from hybrid_executor.model.record import Outcome, Stage, SubmissionRecord
+from hybrid_executor.settings import Settings, load_settings
+
+#: How far back ends are counted.
+ENDED_WITHIN = timedelta(hours=1)
+#: Places and waits that one screen shows; JSON has all.
+LINES_MAX = 20
+#: What an outcome is called above its column.
+ENDS = {
+    Outcome.SUCCEEDED: "ended well",
+    Outcome.FAILED: "failed",
+    Outcome.REPLACED: "sent again",
+    Outcome.RESTARTED: "runs again",
+    Outcome.REVOKED: "withdrawn",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What is known at one time."""
+
+    at: datetime
+    schedulers: Sequence[str]
+    queues: Sequence[QueueCounts]
+    waits: Sequence[Wait]
+    #: How many submissions run on each worker, and in pods on each node.
+    places: Sequence[tuple[BackendName, str, int]]
+    #: Open submissions that no live scheduler answers for: they wait to be adopted.
+    orphans: int
+
+
+@suppress_logs_and_warning
+@providers_configuration_loaded
+def status(args: Namespace) -> None:
+    """Print it once, or again and again until Ctrl-C."""
+    settings = load_settings()
+    if args.json:
+        print(json.dumps(as_json(take(settings)), indent=2))
+        return
+    if not args.watch:
+        Console(soft_wrap=True).print(screen(take(settings)))
+        return
+    with Live(screen(take(settings)), screen=True, auto_refresh=False) as live:
+        try:
+            while True:
+                time.sleep(args.every)
+                live.update(screen(take(settings)), refresh=True)
+        except KeyboardInterrupt:
+            return
+
+
+def take(settings: Settings) -> Status:
+    """Ask the metadata database."""
+    now = datetime.now(UTC)
+    with reading():
+        told = history()
+        live = contract.live_schedulers(settings.scheduler_health_check_threshold_s)
+        owners = told.owners()
+        return Status(
+            at=now,
+            schedulers=sorted(live),
+            queues=told.counts(now - ENDED_WITHIN),
+            waits=told.waits(),
+            places=_places(told.places()),
+            orphans=sum(count for owner, count in owners.items() if owner not in live),
+        )
+
+
+def _places(counted: dict[tuple[BackendName, str], int]) -> list[tuple[BackendName, str, int]]:
+    """Workers by their names, pods by their nodes; the busiest first."""
+    load: Counter[tuple[BackendName, str]] = Counter()
+    for (backend, where), count in counted.items():
+        name = where.rpartition(" on ")[2] if backend is BackendName.KUBERNETES else where
+        load[backend, name] += count
+    return [(backend, name, count) for (backend, name), count in load.most_common()]
+
+
+def screen(status: Status) -> RenderableType:
+    """The status for a terminal."""
+    schedulers = ", ".join(status.schedulers) or "none lives"
+    head = f"{status.at:%Y-%m-%d %H:%M:%S} UTC  scheduler jobs: {schedulers}"
+    parts: list[RenderableType] = [Text(head)]
+    if status.orphans:
+        parts.append(Text(f"{status.orphans} open submissions wait for a scheduler to adopt them"))
+    parts += (
+        [Text(), _queues(status)]
+        if status.queues
+        else [Text("nothing is open, and nothing has ended lately")]
+    )
+    if status.waits:
+        parts += [Text("\nwhat has not started"), _waits(status)]
+    if status.places:
+        parts += [Text("\nwhere tasks run"), _running(status)]
+    return Group(*parts)
+
+
+def _queues(status: Status) -> Table:
+    rows = [
+        [
+            str(counts.backend),
+            counts.queue,
+            *(_number(counts.stages.get(stage)) for stage in Stage),
+            in_words(status.at - counts.oldest_waiting) if counts.oldest_waiting else "",
+            *(_number(counts.ends.get(outcome)) for outcome in ENDS),
+        ]
+        for counts in status.queues
+    ]
+    hour = [f"{name}, 1h" if outcome is Outcome.SUCCEEDED else name for outcome, name in ENDS.items()]
+    return _table(["backend", "queue", *Stage, "oldest waits", *hour], rows, numbers_from=2)
+
+
+def _waits(status: Status) -> Table:
+    rows = [
+        [
+            str(wait.oldest.backend),
+            wait.oldest.queue,
+            str(wait.count),
+            in_words(status.at - wait.oldest.queued_at),
+            _name(wait.oldest),
+            str(wait.oldest.diagnosis or wait.oldest.state),
+        ]
+        for wait in status.waits[:LINES_MAX]
+    ]
+    return _table(["backend", "queue", "how many", "longest", "that is", "for"], rows)
+
+
+def _running(status: Status) -> Table:
+    rows = [[str(backend), name, str(count)] for backend, name, count in status.places[:LINES_MAX]]
+    if more := status.places[LINES_MAX:]:
+        rows.append(["", f"{len(more)} more", str(sum(count for _, _, count in more))])
+    return _table(["backend", "worker or node", "tasks"], rows)
+
+
+def _name(record: SubmissionRecord) -> str:
+    address = record.address
+    if address is None:
+        return f"{record.kind} {record.workload_id}"
+    index = f"[{address.map_index}]" if address.map_index >= 0 else ""
+    return f"{address.dag_id}.{address.task_id}{index} of {address.run_id}"
+
+
+def _table(titles: Iterable[str], rows: Iterable[Sequence[str]], numbers_from: int | None = None) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, title in enumerate(titles):
+        right = numbers_from is not None and number >= numbers_from
+        table.add_column(title, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        # Text, and no markup: ``[core]`` is no style.
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _number(count: int | None) -> str:
+    return str(count) if count else "."
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """The status as a program wants it."""
+    return {
+        "at": status.at.isoformat(),
+        "schedulers": list(status.schedulers),
+        "queues": [
+            {
+                "backend": str(counts.backend),
+                "queue": counts.queue,
+                **{str(stage): counts.stages.get(stage, 0) for stage in Stage},
+                "oldest_waiting": counts.oldest_waiting and counts.oldest_waiting.isoformat(),
+                "ended_last_hour": {str(outcome): counts.ends.get(outcome, 0) for outcome in Outcome},
+            }
+            for counts in status.queues
+        ],
+        "waits": [{"count": wait.count, "oldest": plain(wait.oldest)} for wait in status.waits],
+        "running": [
+            {"backend": str(backend), "where": name, "count": count} for backend, name, count in status.places
+        ],
+        "orphans": status.orphans,
+    }

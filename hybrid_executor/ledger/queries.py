@@ -1,0 +1,149 @@
+"""The ledger's SQL for people who ask: which submissions, how many, and where they run.
+
+Only builds statements; ``history`` runs them. Each follows an index however
+long the history is: open rows have one of their own, tasks another, and what
+is asked of the past is asked since a time.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
+
+from hybrid_executor.ledger.tables import UtcTime, submission
+from hybrid_executor.model.attempt import BackendName
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.record import Outcome, Stage
+
+_c = submission.c
+
+_STAGES: dict[Stage, list[ColumnElement[bool]]] = {
+    Stage.QUEUED: [_c.ended_at.is_(None), _c.started_at.is_(None), _c.submitted_at.is_(None)],
+    Stage.SUBMITTED: [_c.ended_at.is_(None), _c.started_at.is_(None), _c.submitted_at.is_not(None)],
+    Stage.RUNNING: [_c.ended_at.is_(None), _c.started_at.is_not(None)],
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which submissions; None asks for no matter which."""
+
+    #: Queued at this time, UTC, or later.
+    since: datetime
+    dag_id: str | None = None
+    run_id: str | None = None
+    task_id: str | None = None
+    map_index: int | None = None
+    queue: str | None = None
+    backend: BackendName | None = None
+    state: Stage | Outcome | None = None
+    #: What it ended for, or, while it is open, waits for.
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page ends: the last submission on it."""
+
+    queued_at: datetime
+    attempt_id: str
+    submission: int
+
+
+def newest(wanted: Wanted, limit: int, after: Place | None = None) -> Select[Any]:
+    """Submissions, newest first, those after a place if one is given."""
+    found = select(submission).where(_c.queued_at >= wanted.since, *_conditions(wanted))
+    if after:
+        place = (literal(after.queued_at, UtcTime()), literal(after.attempt_id), literal(after.submission))
+        found = found.where(
+            # What follows says so too, but not every planner sees it.
+            _c.queued_at <= after.queued_at,
+            tuple_(_c.queued_at, _c.attempt_id, _c.submission) < tuple_(*place),
+        )
+    return found.order_by(_c.queued_at.desc(), _c.attempt_id.desc(), _c.submission.desc()).limit(limit)
+
+
+def of_task(dag_id: str, run_id: str, task_id: str, map_index: int | None, limit: int) -> Select[Any]:
+    """What became of one task of a run, newest first; of all its mapped instances for None."""
+    key = [_c.dag_id == dag_id, _c.run_id == run_id, _c.task_id == task_id]
+    if map_index is not None:
+        key.append(_c.map_index == map_index)
+    order = (_c.queued_at.desc(), _c.attempt_id, _c.submission.desc())
+    return select(submission).where(*key).order_by(*order).limit(limit)
+
+
+def open_counts() -> Select[Any]:
+    """Open submissions by backend, queue and stage; with the oldest of each."""
+    submitted, started = _c.submitted_at.is_not(None), _c.started_at.is_not(None)
+    stage = (submitted.label("submitted"), started.label("started"))
+    return (
+        select(
+            _c.backend, _c.queue, *stage, func.count().label("count"), func.min(_c.queued_at).label("oldest")
+        )
+        .where(_c.ended_at.is_(None))
+        .group_by(_c.backend, _c.queue, submitted, started)
+    )
+
+
+def end_counts(since: datetime) -> Select[Any]:
+    """Submissions that ended since then, by backend, queue and outcome."""
+    return (
+        select(_c.backend, _c.queue, _c.outcome, func.count().label("count"))
+        .where(_c.ended_at >= since)
+        .group_by(_c.backend, _c.queue, _c.outcome)
+    )
+
+
+def waits() -> Select[Any]:
+    """The oldest submission of each backend, queue and reason that waits, and how many wait so."""
+    group = (_c.backend, _c.queue, _c.waits_for)
+    waiting = (
+        select(
+            submission,
+            func.row_number().over(partition_by=group, order_by=(_c.queued_at, _c.attempt_id)).label("nth"),
+            func.count().over(partition_by=group).label("count"),
+        )
+        .where(_c.ended_at.is_(None), _c.started_at.is_(None))
+        .subquery()
+    )
+    return select(waiting).where(waiting.c.nth == 1).order_by(waiting.c.queued_at)
+
+
+def places() -> Select[Any]:
+    """How many submissions run where."""
+    return (
+        select(_c.backend, _c.ran_on, func.count().label("count"))
+        .where(_c.ended_at.is_(None), _c.started_at.is_not(None))
+        .group_by(_c.backend, _c.ran_on)
+    )
+
+
+def owners() -> Select[Any]:
+    """How many open submissions which scheduler answers for."""
+    return (
+        select(_c.scheduler_job, func.count().label("count"))
+        .where(_c.ended_at.is_(None))
+        .group_by(_c.scheduler_job)
+    )
+
+
+def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+    equal = {
+        _c.dag_id: wanted.dag_id,
+        _c.run_id: wanted.run_id,
+        _c.task_id: wanted.task_id,
+        _c.map_index: wanted.map_index,
+        _c.queue: wanted.queue,
+        _c.backend: wanted.backend and wanted.backend.value,
+    }
+    conditions = [column == value for column, value in equal.items() if value is not None]
+    if isinstance(wanted.state, Stage):
+        conditions += _STAGES[wanted.state]
+    elif wanted.state:
+        conditions.append(_c.outcome == wanted.state.value)
+    if wanted.reason:
+        ended = _c.reason == wanted.reason.value
+        waits = (_c.waits_for == wanted.reason.value) & _c.ended_at.is_(None) & _c.started_at.is_(None)
+        conditions.append(ended | waits)
+    return conditions

@@ -1,0 +1,115 @@
+"""A submission's story in words: what happened when, how it stands, and what to do about it.
+
+Pure: reads records of the ledger and knows no clock. Says nothing that the
+ledger does not; what became of the task is Airflow's to say. Called by the
+commands.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from hybrid_executor.durations import in_words
+from hybrid_executor.model.attempt import BackendName
+from hybrid_executor.model.record import Outcome, Stage, SubmissionRecord
+
+
+class Event(StrEnum):
+    """What can happen to a submission."""
+
+    QUEUED = "queued"
+    WAITS = "waits"
+    SUBMITTED = "submitted"
+    STARTED = "started"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """One line of a story. The time is UTC."""
+
+    at: datetime
+    event: Event
+    text: str
+
+
+#: How each outcome ends a sentence that begins with the submission.
+_ENDS = {
+    Outcome.SUCCEEDED: "its process ended well",
+    Outcome.FAILED: "failed",
+    Outcome.REPLACED: "ended before the task had started, and was sent again",
+    Outcome.REVOKED: "withdrawn",
+    Outcome.RESTARTED: "died while the task ran, and Airflow runs the task again without using a retry",
+}
+
+
+def story(record: SubmissionRecord) -> list[Moment]:
+    """What is known of a submission, in the order in which it happened.
+
+    A message may be taken, and its task run, before the look that saw it
+    queued is written: times that are the same keep the order of life.
+    """
+    moments = [Moment(at=record.queued_at, event=Event.QUEUED, text=_queued(record))]
+    if record.submitted_at:
+        name = f" as {record.external_name}" if record.external_name else ""
+        moments.append(Moment(at=record.submitted_at, event=Event.SUBMITTED, text=f"submitted{name}"))
+    if record.waits_for and record.waits_since and _waited(record):
+        words = (
+            f"{record.waits_for}: {record.waits_message}" if record.waits_message else str(record.waits_for)
+        )
+        moments.append(Moment(at=record.waits_since, event=Event.WAITS, text=f"waits for {words}"))
+    if record.started_at:
+        where = f" on {record.where}" if record.where and record.backend is BackendName.CELERY else ""
+        pod = f": {record.where}" if record.where and record.backend is BackendName.KUBERNETES else ""
+        moments.append(Moment(at=record.started_at, event=Event.STARTED, text=f"started{where}{pod}"))
+    if record.ended_at and record.outcome:
+        moments.append(Moment(at=record.ended_at, event=Event.ENDED, text=_ended(record, record.outcome)))
+    return sorted(moments, key=lambda moment: moment.at)
+
+
+def headline(record: SubmissionRecord, now: datetime) -> str:
+    """How it stands, in one line."""
+    diagnosis = record.diagnosis
+    match record.state:
+        case Stage.QUEUED:
+            why = f": {diagnosis}" if diagnosis else ", for room on its backend or for its scheduler"
+            return f"waits since {in_words(now - record.queued_at)} to be submitted{why}"
+        case Stage.SUBMITTED:
+            since = in_words(now - (record.submitted_at or record.queued_at))
+            return f"submitted since {since}, not started" + (f": {diagnosis}" if diagnosis else "")
+        case Stage.RUNNING:
+            since = in_words(now - (record.started_at or record.queued_at))
+            return f"runs since {since}" + (f" on {record.where}" if record.where else "")
+        case Outcome() as outcome:
+            return _ended(record, outcome)
+
+
+def advice(record: SubmissionRecord) -> str:
+    """What to do about how it stands; empty where there is nothing to do."""
+    if record.diagnosis:
+        return record.diagnosis.reason.hint
+    if record.state is Stage.QUEUED:
+        limits = "celery_parallelism" if record.backend is BackendName.CELERY else "kubernetes_parallelism"
+        return f"`airflow hybrid status` shows what is ahead of it; {limits} and [core] parallelism limit it"
+    if record.state is Stage.SUBMITTED and record.backend is BackendName.CELERY:
+        return (
+            f"no worker has taken it yet: are there workers for queue {record.queue}, and do they have room?"
+        )
+    return ""
+
+
+def _queued(record: SubmissionRecord) -> str:
+    number = f" (submission {record.id.number})" if record.id.number > 1 else ""
+    return f"queued{number}; goes to {record.backend} by {record.rule}"
+
+
+def _ended(record: SubmissionRecord, outcome: Outcome) -> str:
+    code = f", exit code {record.exit_code}" if record.exit_code else ""
+    why = f": {record.diagnosis}" if record.reason else ""
+    return f"{_ENDS[outcome]}{code}{why}"
+
+
+def _waited(record: SubmissionRecord) -> bool:
+    """Whether the wait is worth a line: it is over, or it is how things stand."""
+    over = record.started_at or record.ended_at
+    return over is None or (record.waits_since is not None and record.waits_since <= over)

@@ -1,0 +1,196 @@
+"""``airflow hybrid status``, ``why`` and ``attempts`` as a user runs them, on a real database."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from hybrid_executor.ledger.database import DatabaseLedger
+from hybrid_executor.model.attempt import BackendName, TaskAddress
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.record import Outcome, SubmissionRecord
+from tests.contract.ledger_suite import a_record
+from tests.fixtures.site import MakeSite, Site
+
+DAG = """
+from airflow.sdk import DAG, task
+
+with DAG("etl", schedule=None):
+
+    @task(queue="kubernetes", retries=3)
+    def load(): ...
+
+    @task
+    def report(x): ...
+
+    load()
+    report.expand(x=[1, 2])
+"""
+RUN = "manual__1"
+NOW = datetime.now(UTC)
+
+
+def ago(**span: float) -> datetime:
+    return NOW - timedelta(**span)
+
+
+def submissions() -> list[SubmissionRecord]:
+    """A task that died of its memory and waits for an image now; mapped ones that run on a worker."""
+    load = TaskAddress(dag_id="etl", task_id="load", run_id=RUN)
+    died = a_record(
+        address=load,
+        queued_at=ago(hours=2),
+        submitted_at=ago(hours=2) + timedelta(seconds=0.19),
+        started_at=ago(minutes=119),
+        ended_at=ago(minutes=30),
+        external_name="default/etl-load-1",
+        where="etl-load-1 on node-7",
+        outcome=Outcome.FAILED,
+        reason=Reason.OOM_KILLED,
+        message="container base: limit 512Mi",
+        exit_code=137,
+    )
+    waiting = a_record(
+        address=replace(load, try_number=2),
+        queued_at=ago(minutes=12),
+        submitted_at=ago(minutes=12),
+        external_name="default/etl-load-2",
+        waits_for=Reason.IMAGE_PULL,
+        waits_message="base: image [nowhere]/app:1",
+        waits_since=ago(minutes=11),
+    )
+    held = a_record(address=replace(load, dag_id="other"), queued_at=ago(minutes=1))
+    reports = [
+        a_record(
+            address=TaskAddress(dag_id="etl", task_id="report", run_id=RUN, map_index=index),
+            backend=BackendName.CELERY,
+            queue="default",
+            rule="default",
+            queued_at=ago(minutes=5),
+            submitted_at=ago(minutes=5),
+            started_at=ago(minutes=4),
+            external_name=str(uuid4()),
+            where="celery@w1",
+        )
+        for index in range(2)
+    ]
+    return [died, waiting, held, *reports]
+
+
+@pytest.fixture(scope="module")
+def site(make_site: MakeSite) -> Iterator[Site]:
+    site = make_site(DAG)
+    done = site.run("dags", "trigger", "etl", "--run-id", RUN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    engine = create_engine(site.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    DatabaseLedger(engine).record(submissions(), [])
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE task_instance SET state = 'queued', try_number = 2 WHERE task_id = 'load'")
+        )
+    engine.dispose()
+    return site
+
+
+def as_json(site: Site, *command: str) -> Any:
+    done = site.run("hybrid", *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+# --- why ----------------------------------------------------------------------------------
+
+
+def test_why_tells_every_try_and_what_to_do(site: Site) -> None:
+    done = site.run("hybrid", "why", "etl", RUN, "load", AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER="False")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = done.stdout
+    for words in (
+        f"etl.load of {RUN}: queued in Airflow (try 2 of 4)",
+        "failed, exit code 137: OOMKilled: container base: limit 512Mi",
+        "goes to kubernetes by routes.yaml rule 2: queue kubernetes",
+        "+0.190s",
+        "submitted as default/etl-load-1",
+        "started: etl-load-1 on node-7",
+        "not started: ImagePull: base: image [nowhere]/app:1",
+        "the pod can't be looked at",
+        f"-> {Reason.IMAGE_PULL.hint}",
+    ):
+        assert words in told, told
+    assert told.index("OOMKilled") < told.index("ImagePull")
+
+
+def test_why_has_all_of_it_as_json(site: Site) -> None:
+    told = as_json(site, "why", "etl", RUN, "load", "--json", "--try-number", "1")
+    assert told["task_instance"]["state"] == "queued"
+    [attempt] = told["attempts"]
+    assert (attempt["state"], attempt["reason"], attempt["exit_code"]) == ("failed", "OOMKilled", 137)
+    assert [moment["event"] for moment in attempt["story"]] == ["queued", "submitted", "started", "ended"]
+    assert attempt["advice"] == Reason.OOM_KILLED.hint
+
+
+def test_why_tells_mapped_instances_apart(site: Site) -> None:
+    told = site.run("hybrid", "why", "etl", RUN, "report").stdout
+    assert "is mapped" in told
+    assert told.count("runs since") == 2
+    one = site.run("hybrid", "why", "etl", RUN, "report", "--map-index", "1").stdout
+    assert "started on celery@w1" in one
+
+
+def test_why_says_what_it_can_not_find(site: Site) -> None:
+    done = site.run("hybrid", "why", "etl", RUN, "nothing")
+    assert done.returncode == 1
+    assert "there is no task instance etl.nothing in run 'manual__1'" in done.stderr
+
+
+# --- attempts -----------------------------------------------------------------------------
+
+
+def test_attempts_are_filtered_and_shown_in_pages(site: Site) -> None:
+    assert {row["reason"] for row in site.rows("hybrid", "attempts", "--reason", "oomkilled")} == {
+        "OOMKilled"
+    }
+    running = site.rows("hybrid", "attempts", "--state", "running", "--backend", "celery")
+    assert {row["where"] for row in running} == {"celery@w1"}
+    first = site.run("hybrid", "attempts", "--limit", "4", "--output", "json")
+    assert len(json.loads(first.stdout)) == 4
+    mark = first.stderr.rpartition("--after ")[2].strip()
+    [last] = site.rows("hybrid", "attempts", "--limit", "4", "--after", mark)
+    assert last["reason"] == "OOMKilled"
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--after", "x"), "--after: 'x' is no place that this command has named"),
+        (("--reason", "Sad"), "'Sad' is no reason; there are Held"),
+        (("--since", "soon"), "'soon' is no duration"),
+    ],
+)
+def test_attempts_say_what_is_wrong_with_an_option(site: Site, option: tuple[str, str], words: str) -> None:
+    done = site.run("hybrid", "attempts", *option)
+    assert done.returncode != 0
+    assert words in done.stderr
+
+
+# --- status -------------------------------------------------------------------------------
+
+
+def test_status_counts_what_is_open_and_says_why_it_waits(site: Site) -> None:
+    told = as_json(site, "status", "--json")
+    queues = {(queue["backend"], queue["queue"]): queue for queue in told["queues"]}
+    pods, workers = queues["kubernetes", "kubernetes"], queues["celery", "default"]
+    assert (pods["queued"], pods["submitted"], pods["running"]) == (1, 1, 0)
+    assert pods["ended_last_hour"]["failed"] == 1
+    assert workers["running"] == 2
+    assert told["running"] == [{"backend": "celery", "where": "celery@w1", "count": 2}]
+    assert [wait["oldest"]["waits_for"] for wait in told["waits"]] == ["ImagePull", None]
+    assert told["orphans"] == 4
+    shown = site.run("hybrid", "status").stdout
+    for words in ("scheduler jobs: none lives", "4 open submissions wait", "[nowhere]/app:1", "celery@w1"):
+        assert words in shown, shown
