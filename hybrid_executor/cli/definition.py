@@ -70,7 +70,7 @@ class _Below(Arg):
         self._commands = commands
 
     def add_to_parser(self, parser: argparse.ArgumentParser) -> None:
-        below = parser.add_subparsers(dest="pods_command", metavar="COMMAND")
+        below = parser.add_subparsers(dest="command_below", metavar="COMMAND")
         for command in self._commands:
             made = below.add_parser(
                 command.name, help=command.help, description=command.description or command.help
@@ -192,6 +192,18 @@ FILTERS = (
     _arg("--after", metavar="PLACE", help="The page after this place, as the page before has named it"),
 )
 
+LEDGER_COMMANDS = (
+    ActionCommand(
+        name="trim",
+        help="Remove rows of attempts that ended long ago",
+        description=(
+            "Remove rows of attempts that ended long ago, in batches. Never touches an attempt that is open."
+        ),
+        func=lazy_load_command("hybrid_executor.cli.ledger_trim.trim"),
+        args=(ARG_OLDER_THAN, ARG_DRY_RUN, ARG_VERBOSE),
+    ),
+)
+
 HYBRID_COMMANDS = (
     ActionCommand(
         name="status",
@@ -220,6 +232,13 @@ HYBRID_COMMANDS = (
             ARG_STORY_JSON,
             ARG_VERBOSE,
         ),
+    ),
+    ActionCommand(
+        name="ledger",
+        help="Show the state of the ledger's table; trim it",
+        description="Show the ledger's revision, how much is open, and how far back it goes.",
+        func=lazy_load_command("hybrid_executor.cli.ledger.ledger"),
+        args=(_Below(*LEDGER_COMMANDS), ARG_OUTPUT, ARG_VERBOSE),
     ),
     ActionCommand(
         name="attempts",

@@ -110,6 +110,10 @@ class History:
         """How many open submissions each scheduler's job answers for."""
         return {row["scheduler_job"]: row["count"] for row in self._rows(queries.owners())}
 
+    def begins_at(self) -> datetime | None:
+        """When the oldest submission that is known was queued, UTC."""
+        return next((row["queued_at"] for row in self._rows(queries.oldest())), None)
+
     def _records(self, query: Select[Any]) -> list[SubmissionRecord]:
         return [readable(row) for row in self._rows(query)]
 

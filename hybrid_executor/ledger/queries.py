@@ -128,6 +128,11 @@ def owners() -> Select[Any]:
     )
 
 
+def oldest() -> Select[Any]:
+    """When the oldest submission was queued."""
+    return select(_c.queued_at).order_by(_c.queued_at).limit(1)
+
+
 def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     equal = {
         _c.dag_id: wanted.dag_id,

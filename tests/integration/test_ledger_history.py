@@ -3,20 +3,23 @@
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine, create_engine
 
+from hybrid_executor.ledger import retention
 from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.ledger.history import History
 from hybrid_executor.ledger.queries import Wanted
 from hybrid_executor.ledger.tables import metadata
-from hybrid_executor.model.attempt import BackendName, TaskAddress, WorkloadKind
+from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
 from hybrid_executor.model.errors import LedgerUnavailable
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.model.record import Outcome, Stage, SubmissionRecord
+from hybrid_executor.model.record import Change, Outcome, Stage, SubmissionRecord
 from tests.contract.ledger_suite import START, a_record
 
 LONG_AGO = START - timedelta(days=1000)
@@ -174,6 +177,28 @@ def test_each_kind_of_wait_is_shown_by_its_oldest(told: tuple[History, list[Subm
     for key, group in groups.items():
         assert found[key].count == len(group)
         assert found[key].oldest == min(group, key=lambda r: (r.queued_at, r.id.attempt_id))
+
+
+@pytest.mark.parametrize("batch", [1, 7, 10_000])
+def test_trimming_takes_what_ended_long_ago_and_no_attempt_that_is_open(
+    told: tuple[History, list[SubmissionRecord]], engine: Engine, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, records = told
+    monkeypatch.setattr(retention, "BATCH_ROWS", batch)
+    began = next(record for record in records if record.state is Stage.RUNNING)
+    first = replace(began, outcome=Outcome.REPLACED, ended_at=START)
+    second = replace(began, id=SubmissionId(began.id.attempt_id, 2))
+    other = replace(first, id=SubmissionId(str(uuid4()), 1))
+    DatabaseLedger(engine).record(
+        [second, other], [Change(id=first.id, ended_at=START, outcome=Outcome.REPLACED)]
+    )
+    before = START + timedelta(seconds=50)
+    goes = {r.id for r in records if r.ended_at and r.ended_at < before} | {other.id}
+    assert retention.count(engine, before) == len(goes)
+    assert sum(retention.trim(engine, before)) == len(goes)
+    left = {record.id for record in history.page(Wanted(since=LONG_AGO), 1_000).records}
+    assert left == ({record.id for record in records} | {second.id}) - goes
+    assert list(retention.trim(engine, before)) == []
 
 
 def test_a_ledger_that_is_not_migrated_says_what_to_run(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, Executable, create_engine, event, text
 
-from hybrid_executor.ledger import queries, statements
+from hybrid_executor.ledger import queries, retention, statements
 from hybrid_executor.ledger.rows import change_row_of
 from hybrid_executor.ledger.tables import metadata
 from hybrid_executor.model.attempt import SubmissionId
@@ -136,8 +136,23 @@ def an_hour_ago() -> datetime:
         queries.waits,
         queries.places,
         queries.owners,
+        queries.oldest,
+        lambda: retention.old(datetime.now(UTC) - timedelta(days=2), 100),
     ],
-    ids=["newest", "rare", "far page", "running", "task", "open", "ends", "waits", "places", "owners"],
+    ids=[
+        "newest",
+        "rare",
+        "far page",
+        "running",
+        "task",
+        "open",
+        "ends",
+        "waits",
+        "places",
+        "owners",
+        "oldest",
+        "trim",
+    ],
 )
 def test_what_people_ask_reads_open_rows_or_the_time_that_they_name(
     history: Engine, ask: Callable[[], Executable]
