@@ -1,8 +1,9 @@
 """Which node could hold a pod, now or ever, and what the nearest one lacks.
 
-Looks at requests, ``nodeSelector`` and taints; not at affinity, topology or
-volumes, which can only make fewer nodes fit. So "no node could ever hold it"
-is never said wrongly, and "this one could" is the scheduler's to confirm.
+Looks at requests, ``nodeSelector``, taints, required node affinity and the labels
+that topology rules go by. What else can make fewer nodes fit (other pods, the
+volumes of claims) is not looked at, and said where a pod has it. So "no node could
+ever hold it" is never said wrongly, and "this one could" is the scheduler's to confirm.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from hybrid_executor.cluster.affinity import ANYWHERE, Allowed, allowed
 from hybrid_executor.cluster.quantity import about, parse_quantity
 
 Manifest = Mapping[str, Any]
@@ -21,6 +23,8 @@ _BINARY = ("memory", "ephemeral-storage", "hugepages-")
 #: Taints that come and go with a node's health, or with a cordon.
 _PASSING = "node.kubernetes.io/"
 _REPELS = frozenset({"NoSchedule", "NoExecute"})
+#: What a node can lack that is no resource: it is not there for others to give back.
+FIXED = ("selector", "affinity", "topology", "taint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class Need:
     selector: tuple[tuple[str, str], ...] = ()
     #: (key, operator, value, effect) of each toleration; empty text where it is left out.
     tolerations: tuple[tuple[str, str, str, str], ...] = ()
+    allowed: Allowed = ANYWHERE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +61,7 @@ class Verdict:
     possible: bool
     #: The nearest node; None where there is none at all.
     node: str | None
-    #: What it lacks: names of resources, ``selector`` or ``taint``; empty if there is room.
+    #: What it lacks: names of resources, or one of ``FIXED``; empty if there is room.
     lacking: tuple[str, ...]
     text: str
 
@@ -88,6 +93,7 @@ def need_of(pod: Manifest) -> Need:
         tuple(sorted((name, amount) for name, amount in requests(pod).items() if amount)),
         tuple(sorted((spec.get("nodeSelector") or {}).items())),
         tuple(sorted(map(_toleration, spec.get("tolerations") or ()))),
+        allowed(spec),
     )
 
 
@@ -136,13 +142,20 @@ def judge(need: Need, nodes: Sequence[Node], *, counted: bool) -> Verdict:
         text = f"none of {_count(nodes)} could hold it, even empty; {nearest.name} comes nearest, but {why}"
         return Verdict(False, nearest.name, lacking, text)
     if not counted:
-        return Verdict(True, able[0].name, (), f"{able[0].name} could hold it")
+        return Verdict(True, able[0].name, (), f"{able[0].name} could hold it{_caveat(need)}")
     nearest = min(able, key=lambda node: _distance(need, node, _free(node)))
     lacking = lacks(need, nearest, _free(nearest))
     if not lacking:
-        return Verdict(True, nearest.name, (), f"{nearest.name} has room for it")
+        return Verdict(True, nearest.name, (), f"{nearest.name} has room for it{_caveat(need)}")
     why = "; ".join(_in_words(need, nearest, name, used=True) for name in lacking)
-    return Verdict(True, nearest.name, lacking, f"{nearest.name} could hold it and is nearest, but {why}")
+    text = f"{nearest.name} could hold it and is nearest, but {why}{_caveat(need)}"
+    return Verdict(True, nearest.name, lacking, text)
+
+
+def _caveat(need: Need) -> str:
+    """What may rule a node out all the same."""
+    unseen = need.allowed.unseen
+    return f" (not looked at: {', '.join(unseen)})" if unseen else ""
 
 
 def lacks(need: Need, node: Node, offered: Resources) -> tuple[str, ...]:
@@ -150,6 +163,10 @@ def lacks(need: Need, node: Node, offered: Resources) -> tuple[str, ...]:
     found = [name for name, amount in need.requests if amount > offered.get(name, Fraction(0))]
     if any(node.labels.get(key) != value for key, value in need.selector):
         found.append("selector")
+    if not need.allowed.matches(node.name, node.labels):
+        found.append("affinity")
+    if need.allowed.missing_key(node.labels) is not None:
+        found.append("topology")
     if any(not _tolerates(need, taint) for taint in node.taints):
         found.append("taint")
     return tuple(found)
@@ -168,7 +185,7 @@ def _tolerates(need: Need, taint: tuple[str, str, str]) -> bool:
 def _distance(need: Need, node: Node, offered: Resources) -> tuple[int, float, str]:
     """How far a node is from holding a pod: what can't be bought first, then the largest shortage."""
     lacking = lacks(need, node, offered)
-    fixed = sum(name in ("selector", "taint") for name in lacking)
+    fixed = sum(name in FIXED for name in lacking)
     ratios = [
         float(amount / available) if (available := offered.get(name, Fraction(0))) > 0 else float("inf")
         for name, amount in need.requests
@@ -184,6 +201,10 @@ def _in_words(need: Need, node: Node, lacking: str, *, used: bool = False) -> st
     if lacking == "selector":
         missing = next(f"{key}={value}" for key, value in need.selector if node.labels.get(key) != value)
         return f"lacks the label {missing}"
+    if lacking == "affinity":
+        return f"is not allowed by its node affinity ({need.allowed})"
+    if lacking == "topology":
+        return f"lacks the label {need.allowed.missing_key(node.labels)}, by which its topology rules go"
     if lacking == "taint":
         key, value, effect = next(taint for taint in node.taints if not _tolerates(need, taint))
         return f"has the taint {key}{f'={value}' if value else ''}:{effect}, which it does not tolerate"
