@@ -50,7 +50,11 @@ class Cluster:
     @property
     def config(self) -> KubernetesConfig:
         return KubernetesConfig(
-            deployment=self.deployment, in_cluster=False, config_file=self.kube.kubeconfig, page_size=7
+            deployment=self.deployment,
+            in_cluster=False,
+            config_file=self.kube.kubeconfig,
+            page_size=7,
+            upkeep_concurrency=3,
         )
 
     def make(
@@ -215,9 +219,21 @@ class TestCleanup:
     def test_thousands_are_removed_in_pages_and_never_too_many_at_once_af22612(
         self, cluster: Cluster
     ) -> None:
+        at_once: list[int] = []
+
+        class Counting(Inventory):
+            removing = 0
+
+            async def remove(self, pod: Any) -> None:
+                self.removing += 1
+                at_once.append(self.removing)
+                await super().remove(pod)
+                self.removing -= 1
+
         left = [cluster.ended() for _ in range(23)]
         cluster.kube.forget_requests()
-        done = cluster.clean(ledger_of(closed=left))
+        done = cluster.clean(ledger_of(closed=left), Counting)
+        assert max(at_once) == cluster.config.upkeep_concurrency
         assert cluster.names() == set()
         assert done.removed == 23
         assert cluster.kube.count("list") == 4
