@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Engine, RowMapping, Select
 
-from hybrid_executor.ledger import queries
+from hybrid_executor.ledger import queries, statements
 from hybrid_executor.ledger.database import readable, translated
 from hybrid_executor.ledger.queries import Place, Wanted
 from hybrid_executor.model.attempt import BackendName
@@ -71,6 +71,10 @@ class History:
         The newest 1,000 of them.
         """
         return self._records(queries.of_task(dag_id, run_id, task_id, map_index, TASK_ROWS))[::-1]
+
+    def of_attempt(self, attempt_id: str) -> list[SubmissionRecord]:
+        """The submissions of one attempt, oldest first."""
+        return self._records(statements.by_attempt([attempt_id]))
 
     def counts(self, ended_since: datetime) -> list[QueueCounts]:
         """Every queue on which something is open or has ended since then, in the order of their names."""
