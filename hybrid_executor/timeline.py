@@ -6,7 +6,7 @@ commands.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from hybrid_executor.durations import in_words
@@ -33,6 +33,8 @@ class Moment:
     text: str
 
 
+#: Every pod is pending for a moment; a wait that was over so soon is no part of the story.
+SHORT_WAIT = timedelta(seconds=1)
 #: How each outcome ends a sentence that begins with the submission.
 _ENDS = {
     Outcome.SUCCEEDED: "its process ended well",
@@ -51,8 +53,7 @@ def story(record: SubmissionRecord) -> list[Moment]:
     """
     moments = [Moment(at=record.queued_at, event=Event.QUEUED, text=_queued(record))]
     if record.submitted_at:
-        name = f" as {record.external_name}" if record.external_name else ""
-        moments.append(Moment(at=record.submitted_at, event=Event.SUBMITTED, text=f"submitted{name}"))
+        moments.append(Moment(at=record.submitted_at, event=Event.SUBMITTED, text=_submitted(record)))
     if record.waits_for and record.waits_since and _waited(record):
         words = (
             f"{record.waits_for}: {record.waits_message}" if record.waits_message else str(record.waits_for)
@@ -103,6 +104,12 @@ def _queued(record: SubmissionRecord) -> str:
     return f"queued{number}; goes to {record.backend} by {record.rule}"
 
 
+def _submitted(record: SubmissionRecord) -> str:
+    if record.backend is BackendName.CELERY:
+        return f"submitted to queue {record.queue}"
+    return f"submitted as {record.external_name}" if record.external_name else "submitted"
+
+
 def _ended(record: SubmissionRecord, outcome: Outcome) -> str:
     code = f", exit code {record.exit_code}" if record.exit_code else ""
     why = f": {record.diagnosis}" if record.reason else ""
@@ -110,6 +117,6 @@ def _ended(record: SubmissionRecord, outcome: Outcome) -> str:
 
 
 def _waited(record: SubmissionRecord) -> bool:
-    """Whether the wait is worth a line: it is over, or it is how things stand."""
+    """Whether the wait is worth a line: it lasted, or it is how things stand."""
     over = record.started_at or record.ended_at
-    return over is None or (record.waits_since is not None and record.waits_since <= over)
+    return over is None or record.waits_since is None or over - record.waits_since >= SHORT_WAIT

@@ -56,20 +56,24 @@ def _row(record: SubmissionRecord, now: datetime) -> dict[str, str]:
         "queued": f"{in_words(now - record.queued_at)} ago",
         "task": f"{address.dag_id}.{address.task_id}{index}" if address else f"{record.kind}",
         "run": address.run_id if address else "",
-        "try": str(address.try_number) if address else "",
+        "try": (str(address.try_number) if address else "") + _again(record),
         "queue": record.queue,
         "backend": str(record.backend),
         "state": str(record.state),
         "took": _took(record, now),
         "why": str(record.diagnosis or ""),
         "where": record.where or "",
-        "attempt": str(record.id),
+        "attempt": record.id.attempt_id,
     }
 
 
 def _record(record: SubmissionRecord, now: datetime) -> dict[str, str]:  # noqa: ARG001 - as ``_row``
     """All of it."""
     return {name: _text(value) for name, value in plain(record).items()}
+
+
+def _again(record: SubmissionRecord) -> str:
+    return f" (submission {record.id.number})" if record.id.number > 1 else ""
 
 
 def _took(record: SubmissionRecord, now: datetime) -> str:

@@ -1,8 +1,8 @@
 """``airflow hybrid`` against a stack that runs: it exits with 0 and says what then happens."""
 
 import json
+import os
 import subprocess
-import sys
 from typing import Any
 
 from tests.e2e.examples import Examples
@@ -10,11 +10,10 @@ from tests.fixtures.stack import RunningStack
 
 
 def hybrid(stack: RunningStack, *arguments: str) -> Any:
-    """Run a command as the stack's operator; what it prints as JSON."""
+    """Run a command as a person beside the stack does; what it prints as JSON."""
     done = subprocess.run(
-        [sys.executable, "-m", "airflow", "hybrid", *arguments],
-        env=stack.env,
-        cwd=stack.stack.setup.state,
+        [stack.stack.setup.command, "hybrid", *arguments],
+        env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         check=False,
@@ -39,6 +38,26 @@ def test_explain_says_where_a_second_try_ran(examples: Examples) -> None:
     [told] = hybrid(run.stack, "explain", run.dag_id, "--try-number", "2", "--output", "json")
     second = run.submissions()["outgrows_its_worker"][1]
     assert (told["backend"], told["queue"], told["rule"]) == (second.backend, second.queue, second.rule)
+
+
+def test_why_tells_both_tries_of_a_retry_that_moved_to_a_pod(examples: Examples) -> None:
+    run = examples.runs["retry_crosses_backends"]
+    told = hybrid(run.stack, "why", run.dag_id, run.run_id, "outgrows_its_worker", "--json")
+    assert told["task_instance"]["state"] == "success"
+    first, second = told["attempts"]
+    assert (first["backend"], second["backend"]) == ("celery", "kubernetes")
+    for attempt in (first, second):
+        events = [moment["event"] for moment in attempt["story"] if moment["event"] != "waits"]
+        assert events == ["queued", "submitted", "started", "ended"]
+
+
+def test_status_counts_every_task_of_the_examples(examples: Examples, stack: RunningStack) -> None:
+    ended = {"celery": 0, "kubernetes": 0}
+    for queue in hybrid(stack, "status", "--json")["queues"]:
+        ended[queue["backend"]] += queue["ended_last_hour"]["succeeded"]
+    ran = [row for run in examples.runs.values() for rows in run.submissions().values() for row in rows]
+    for backend, count in ended.items():
+        assert count >= len([row for row in ran if row.backend == backend and row.outcome == "succeeded"]) > 0
 
 
 def test_routes_holds_every_rule_that_was_used(examples: Examples, stack: RunningStack) -> None:

@@ -94,6 +94,22 @@ def test_how_it_stands_is_one_line_with_what_to_do(
     assert bool(what_to_do) == bool(advice(record(**values)))
 
 
+def test_a_wait_that_was_over_at_once_is_no_part_of_the_story() -> None:
+    started = record(
+        submitted_at=at(0),
+        waits_for=Reason.POD_PENDING,
+        waits_since=at(1),
+        started_at=at(1.9),
+        where="p on n",
+    )
+    assert [moment.event for moment in story(started)] == ["queued", "submitted", "started"]
+
+
+def test_a_message_is_submitted_to_its_queue_and_a_pod_by_its_name() -> None:
+    message = record(submitted_at=at(1), external_name="uuid", backend=BackendName.CELERY)
+    assert story(message)[-1].text == "submitted to queue gpu-1"
+
+
 def test_a_wait_that_was_over_before_the_start_is_no_reason_of_what_runs() -> None:
     running = record(submitted_at=at(0), started_at=at(5), waits_for=Reason.QUOTA, waits_since=at(1))
     assert running.diagnosis is None

@@ -7,6 +7,7 @@ succeeded on the backend that its queue asks for.
 
 import argparse
 import platform
+import shlex
 import signal
 import sys
 import time
@@ -126,6 +127,7 @@ class Demo:
             f"  Airflow   [bold]{setup.airflow_url}[/]   user {setup.user}   password {setup.password}"
         )
         self.console.print(f"  Flower    [bold]{setup.flower_url}[/]   the same user and password")
+        self.console.print(f"  Commands  [bold]{near(setup.command)} hybrid status[/]", soft_wrap=True)
         self.console.print(
             f"  Started   {', '.join(dag for dag, _ in runs) or 'no DAG: none bears the tag ' + TAG}"
         )
@@ -188,6 +190,12 @@ class Demo:
         for problem in stack.stop():
             self.say(f"[red]left[/] {escape(problem)}")
         self.say(f"everything stopped ({time.monotonic() - begin:.1f} s)")
+
+
+def near(path: Path) -> str:
+    """As a person at this folder would type it."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def broken_files(client: AirflowClient, runs: Sequence[Run]) -> list[str]:

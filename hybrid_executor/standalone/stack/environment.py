@@ -5,6 +5,7 @@ knows neither the metadata database nor the signing key.
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,11 @@ class Setup:
     def data(self) -> Path:
         """Files that example tasks hand to each other; workers and pods share it."""
         return self.state / "data"
+
+    @property
+    def command(self) -> Path:
+        """Airflow's command line with the settings of this stack, for people."""
+        return self.state / "bin" / "airflow"
 
     @property
     def airflow_url(self) -> str:
@@ -174,6 +180,12 @@ def airflow_environment(setup: Setup) -> dict[str, str]:
         settings["hybrid_executor", "workload_secret"] = "False"
     ours = {option(section, name): value for (section, name), value in settings.items()}
     return worker_environment(setup) | ours | connection(setup) | dict(setup.extra)
+
+
+def command_line(setup: Setup, python: Path) -> str:
+    """A script that runs ``airflow`` as the scheduler would; it holds the stack's secrets."""
+    settings = [f"export {name}={shlex.quote(value)}" for name, value in airflow_environment(setup).items()]
+    return "\n".join(["#!/bin/sh", *settings, f'exec {shlex.quote(str(python))} -m airflow "$@"', ""])
 
 
 def connection(setup: Setup) -> dict[str, str]:

@@ -23,6 +23,7 @@ from hybrid_executor.standalone.stack.environment import (
     EXECUTOR,
     Setup,
     airflow_environment,
+    command_line,
     flower_environment,
     inherited,
     pod_template,
@@ -293,6 +294,8 @@ class Stack:
         write_private(setup.state / "passwords.json", json.dumps({setup.user: setup.password}))
         # JSON is YAML.
         write_private(setup.state / "pod_template.yaml", json.dumps(pod_template(setup, PYTHON), indent=2))
+        write_private(setup.command, command_line(setup, PYTHON))
+        setup.command.chmod(0o700)
 
 
 def schema_version() -> str:

@@ -53,6 +53,6 @@ def test_every_file_with_a_secret_is_its_owners_alone(stack: Stack) -> None:
     files = [path for path in stack.setup.state.rglob("*") if path.is_file()]
     holding = [path for path in files if any(secret in path.read_bytes() for secret in hidden)]
     assert len(holding) > 5
-    assert {stat.S_IMODE(path.stat().st_mode) for path in holding} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in holding} == {0}
     folders = [path for path in stack.setup.state.rglob("*") if path.is_dir()]
     assert not [folder for folder in folders if folder.stat().st_mode & 0o077]

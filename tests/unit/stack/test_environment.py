@@ -1,6 +1,7 @@
 """Each process gets the settings that it needs, and no more."""
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hybrid_executor.standalone.stack.environment import (
     Setup,
     airflow_environment,
+    command_line,
     flower_environment,
     inherited,
     pod_environment,
@@ -50,6 +52,17 @@ def test_a_worker_knows_the_broker_but_neither_database_nor_signing_key() -> Non
     assert "broker-secret" in text
     assert "result-secret" in text
     assert not [word for word in ("dsn-", "jwt-", "fernet-", "session-", "pw-") if word + "secret" in text]
+
+
+def test_the_command_line_of_the_stack_takes_values_that_a_shell_would_change(tmp_path: Path) -> None:
+    awkward = replace(SETUP, state=tmp_path / "a b", dsn="postgresql://x:$HOME'\"`id`@h/db")
+    script = command_line(awkward, Path("/bin/echo")).replace("-m airflow", "")
+    tail = 'printf %s "$AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"; printf "|%s" "$@"'
+    script = script.replace('exec /bin/echo  "$@"', tail)
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", "one two", "$3"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{awkward.dsn}|one two|$3"
 
 
 def test_workers_send_the_events_that_flower_shows() -> None:
