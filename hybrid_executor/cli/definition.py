@@ -92,6 +92,14 @@ ARG_OLDER_THAN = _arg(
     "--older-than", type=_duration, required=True, help="How long ago they ended at the least: 90m, 12h, 7d"
 )
 ARG_DRY_RUN = _arg("--dry-run", action="store_true", help="Say what would be removed, and remove nothing")
+ARG_DAG = _arg("--dag", metavar="DAG_ID", help="Tasks of this DAG alone")
+ARG_SINCE = _arg(
+    "--since",
+    type=_duration,
+    default=timedelta(days=7),
+    help="How long ago runs were queued at the most: 12h, 30d (default: 7d)",
+)
+ARG_ADVICE_JSON = _arg("--json", action="store_true", help="Print numbers, for programs, as JSON")
 ARG_TARGET = _arg(
     "target",
     nargs="+",
@@ -115,6 +123,16 @@ ARG_TAIL = _arg(
 ARG_CONTAINER = _arg("-c", "--container", help="Another container than the one that runs the task")
 
 PODS_COMMANDS = (
+    ActionCommand(
+        name="advise",
+        help="Compare what tasks in pods asked for with what they took; propose requests",
+        description=(
+            "Compare what the tasks that ran in pods asked for with what they took, from the ledger, and"
+            " propose requests for each. The worst guesses come first."
+        ),
+        func=lazy_load_command("hybrid_executor.cli.pods_advise.advise_requests"),
+        args=(ARG_DAG, ARG_SINCE, ARG_ADVICE_JSON, ARG_VERBOSE),
+    ),
     ActionCommand(
         name="cleanup",
         help="Remove finished pods that are kept, or were left behind",
@@ -277,7 +295,7 @@ HYBRID_COMMANDS = (
     ),
     ActionCommand(
         name="pods",
-        help="Show the pods of this Airflow with their tasks; clean up, show logs",
+        help="Show the pods of this Airflow with their tasks; clean up, show logs, advise",
         description=(
             "Show the live pods of this Airflow: task, phase, age, why they wait, node. JSON and YAML have"
             " more columns than the table."

@@ -4,9 +4,9 @@ Reads and never writes, through the engine that it is given; every database
 error comes out as ``LedgerUnavailable``. The commands call it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, RowMapping, Select
@@ -14,11 +14,14 @@ from sqlalchemy import Engine, RowMapping, Select
 from hybrid_executor.ledger import queries, statements
 from hybrid_executor.ledger.database import readable, translated
 from hybrid_executor.ledger.queries import Place, Wanted
+from hybrid_executor.ledger.rows import pod_run_of
 from hybrid_executor.model.attempt import BackendName
-from hybrid_executor.model.record import Outcome, Stage, SubmissionRecord
+from hybrid_executor.model.record import Outcome, PodRun, Stage, SubmissionRecord
 
 #: Submissions of one task that are read at once: tries, and mapped instances.
 TASK_ROWS = 1_000
+#: How much of the past one query reads, where all of it is wanted.
+SLICE = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class Wait:
 
 
 class History:
-    """Answers about the table ``hybrid_submission``; each method is one or two queries."""
+    """Answers about the table ``hybrid_submission``; each method but one is one or two queries."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -113,6 +116,16 @@ class History:
     def owners(self) -> dict[str, int]:
         """How many open submissions each scheduler's job answers for."""
         return {row["scheduler_job"]: row["count"] for row in self._rows(queries.owners())}
+
+    def pod_runs(self, since: datetime, until: datetime, dag_id: str | None = None) -> Iterator[PodRun]:
+        """What ran in pods and has ended, of what was queued since then; the oldest slice of time first.
+
+        Each slice is a query of its own: a small part of the table, found by the index on ``queued_at``.
+        """
+        while since < until:
+            before = min(since + SLICE, until)
+            yield from map(pod_run_of, self._rows(queries.pod_runs(since, before, dag_id)))
+            since = before
 
     def begins_at(self) -> datetime | None:
         """When the oldest submission that is known was queued, UTC."""

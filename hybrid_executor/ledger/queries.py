@@ -24,6 +24,22 @@ _STAGES: dict[Stage, list[ColumnElement[bool]]] = {
     Stage.RUNNING: [_c.ended_at.is_(None), _c.started_at.is_not(None)],
 }
 
+#: What ``pod_runs`` reads: whole rows would be ten times as much.
+POD_RUN = (
+    "dag_id",
+    "task_id",
+    "queued_at",
+    "started_at",
+    "ended_at",
+    "outcome",
+    "reason",
+    "cpu_request_m",
+    "memory_request_bytes",
+    "memory_limit_bytes",
+    "cpu_peak_m",
+    "memory_peak_bytes",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -131,6 +147,19 @@ def owners() -> Select[Any]:
 def oldest() -> Select[Any]:
     """When the oldest submission was queued."""
     return select(_c.queued_at).order_by(_c.queued_at).limit(1)
+
+
+def pod_runs(since: datetime, until: datetime, dag_id: str | None) -> Select[Any]:
+    """What ran in pods and has ended, of what was queued from ``since`` until before ``until``."""
+    query = select(*(_c[name] for name in POD_RUN)).where(
+        _c.queued_at >= since,
+        _c.queued_at < until,
+        _c.backend == BackendName.KUBERNETES.value,
+        _c.dag_id.is_not(None),
+        _c.started_at.is_not(None),
+        _c.ended_at.is_not(None),
+    )
+    return query if dag_id is None else query.where(_c.dag_id == dag_id)
 
 
 def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:

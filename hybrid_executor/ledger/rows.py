@@ -9,7 +9,7 @@ from typing import Any
 
 from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
+from hybrid_executor.model.record import Change, Outcome, PodRun, SubmissionRecord
 
 #: Fields of a record that are called otherwise in the table: ``WHERE`` is SQL's own word.
 _COLUMNS = {"where": "ran_on"}
@@ -41,6 +41,7 @@ _PLAIN = (
 CHANGEABLE_COLUMNS = tuple(_COLUMNS.get(name, name) for name in _CHANGEABLE)
 
 _REASONS = {reason.value: reason for reason in Reason}
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 Row = dict[str, Any]
 
@@ -84,6 +85,17 @@ def record_of(row: Any) -> SubmissionRecord:
         reason=_reason(row["reason"]),
         retry_on=frozenset(r for text in (row["retry_on"] or "").split(",") if (r := _reason(text))),
         retry_limit=row["retry_limit"] or 0,
+    )
+
+
+def pod_run_of(row: Any) -> PodRun:
+    """What a row of ``statements.pod_runs`` says; an outcome of a later release is read as none."""
+    values = {name: row[name] for name in row if name not in ("started_at", "ended_at", "outcome", "reason")}
+    return PodRun(
+        **values,
+        ran_s=(row["ended_at"] - row["started_at"]).total_seconds(),
+        outcome=_OUTCOMES.get(row["outcome"]),
+        reason=_reason(row["reason"]),
     )
 
 

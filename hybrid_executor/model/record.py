@@ -92,6 +92,24 @@ class SubmissionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PodRun:
+    """Of a row whose task ran in a pod and has ended: what it asked for and took."""
+
+    dag_id: str
+    task_id: str
+    queued_at: datetime
+    #: From its start to its end.
+    ran_s: float
+    outcome: Outcome | None
+    reason: Reason | None
+    cpu_request_m: int | None
+    memory_request_bytes: int | None
+    memory_limit_bytes: int | None
+    cpu_peak_m: int | None
+    memory_peak_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """New values for one row; None leaves a column as it is.
 

@@ -8,7 +8,7 @@ stack's, on the address of this machine that the node's network leads to.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -29,8 +29,10 @@ GROUP_WRITES, UMASK = 0o770, 0o002
 
 
 @contextmanager
-def stack_with_images(node: KubeletNode, folder: Path) -> Iterator[RunningStack]:
-    """The stack with the example DAGs, and the Execution API for its pods, up."""
+def stack_with_images(
+    node: KubeletNode, folder: Path, dags: Path = EXAMPLES, more: Mapping[str, str] | None = None
+) -> Iterator[RunningStack]:
+    """The stack with these DAGs, and the Execution API for its pods, up; ``more`` is environment."""
     state, port = folder / "state", choose_port()
     template = folder / "pod_template.yaml"
     shared = {"task-logs": state / "task-logs", "data": state / "data"}
@@ -39,12 +41,12 @@ def stack_with_images(node: KubeletNode, folder: Path) -> Iterator[RunningStack]
         path.chmod(GROUP_WRITES)
     url = f"http://{node.place.host}:{port}"
     # JSON is YAML.
-    template.write_text(json.dumps(pod_template(url, EXAMPLES, *shared.values())))
-    extra = {option("kubernetes_executor", "pod_template_file"): str(template)}
+    template.write_text(json.dumps(pod_template(url, dags, *shared.values())))
+    extra = {option("kubernetes_executor", "pod_template_file"): str(template), **(more or {})}
     with (
         given_cluster(node.plane) as given,
         umask(UMASK),
-        running_stack(state, extra=extra, **given) as running,
+        running_stack(state, dags, extra=extra, **given) as running,
         api_server(running, node.place.host, port),
     ):
         yield running

@@ -11,10 +11,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import create_engine
 
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.inventory import Inventory
 from hybrid_executor.cli.pods_cleanup import Cleaning
+from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.ledger.memory import MemoryLedger
 from hybrid_executor.model.attempt import (
     Attempt,
@@ -148,22 +150,24 @@ def name_of(pod: dict[str, Any]) -> str:
     return str(pod["metadata"]["name"])
 
 
+def a_row(submission: SubmissionId, **values: Any) -> SubmissionRecord:
+    row = SubmissionRecord(
+        id=submission,
+        kind=WorkloadKind.TASK,
+        workload_id=str(uuid4()),
+        address=None,
+        queue="kubernetes",
+        backend=BackendName.KUBERNETES,
+        rule="the test's",
+        scheduler_job="7",
+        queued_at=datetime.now(UTC),
+    )
+    return replace(row, **values)
+
+
 def ledger_of(open_: Sequence[dict[str, Any]] = (), closed: Sequence[dict[str, Any]] = ()) -> MemoryLedger:
     """A ledger with rows of these pods."""
-    rows = [
-        SubmissionRecord(
-            id=id_of(pod),
-            kind=WorkloadKind.TASK,
-            workload_id=str(uuid4()),
-            address=None,
-            queue="kubernetes",
-            backend=BackendName.KUBERNETES,
-            rule="the test's",
-            scheduler_job="7",
-            queued_at=datetime.now(UTC),
-        )
-        for pod in (*open_, *closed)
-    ]
+    rows = [a_row(id_of(pod)) for pod in (*open_, *closed)]
     ends = [Change(id=id_of(pod), ended_at=datetime.now(UTC), outcome=Outcome.SUCCEEDED) for pod in closed]
     ledger = MemoryLedger()
     ledger.record(rows, ends)
@@ -361,6 +365,35 @@ class TestCommands:
         done = site.run("hybrid", "pods", "cleanup", "--older-than", "12h")
         assert done.returncode == 0, done.stderr
         assert here.names() == set()
+
+    def test_advise_reads_the_ledger_and_no_cluster(self, site: Site) -> None:
+        ledger = DatabaseLedger(create_engine(site.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]))
+        queued = datetime.now(UTC) - timedelta(days=1)
+        ended = {"started_at": queued, "ended_at": queued + timedelta(hours=1), "outcome": Outcome.SUCCEEDED}
+        took = {"memory_request_bytes": 4 << 30, "memory_peak_bytes": 500 << 20, "cpu_peak_m": 77}
+        tasks = {name: TaskAddress(dag_id="etl", run_id="r", task_id=name) for name in ("heavy", "silent")}
+        rows = {
+            name: a_row(SubmissionId(str(uuid4()), 1), queued_at=queued, address=address, **ended)
+            for name, address in tasks.items()
+        }
+        ledger.record([replace(rows["heavy"], **took), rows["silent"]], [])
+        done = site.run("hybrid", "pods", "advise")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[:3] == [
+            "etl.heavy: 1 of 1 runs measured; few runs",
+            (
+                "  memory asked 4Gi, limit none; took p50 500Mi, p95 500Mi, most 500Mi"
+                " -> request and limit 608Mi (saves 3.4 GiB·h)"
+            ),
+            "  cpu    asked none; took p50 77m, p95 77m, most 77m -> request 80m",
+        ]
+        assert "  etl.silent: 1 runs; no run told what it took" in done.stdout
+        done = site.run("hybrid", "pods", "advise", "--dag", "etl", "--since", "2d", "--json")
+        first, second = json.loads(done.stdout)
+        assert (first["task_id"], first["memory"]["proposed"]) == ("heavy", 608 << 20)
+        assert (second["task_id"], second["memory"], second["cpu"]) == ("silent", None, None)
+        done = site.run("hybrid", "pods", "advise", "--since", "12h")
+        assert done.stdout.strip() == "no task ended in a pod in the last 12h"
 
     def test_a_duration_that_is_none_is_refused(self, site: Site) -> None:
         done = site.run("hybrid", "pods", "cleanup", "--older-than", "yesterday")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -19,8 +20,9 @@ from hybrid_executor.ledger.tables import metadata
 from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
 from hybrid_executor.model.errors import LedgerUnavailable
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.model.record import Change, Outcome, Stage, SubmissionRecord
-from tests.contract.ledger_suite import START, a_record
+from hybrid_executor.model.record import Change, Outcome, PodRun, Stage, SubmissionRecord
+from tests.contract.ledger_suite import START, a_full_record, a_record
+from tests.contract.test_ledger import counted
 
 LONG_AGO = START - timedelta(days=1000)
 SEED = random.randrange(10**6)
@@ -206,3 +208,41 @@ def test_a_ledger_that_is_not_migrated_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailable, match="airflow db migrate"):
         History(engine).counts(START)
     engine.dispose()
+
+
+def ran(hours: float, **values: Any) -> SubmissionRecord:
+    return a_full_record(queued_at=START + timedelta(hours=hours), **values)
+
+
+def test_what_ran_in_pods_is_read_in_slices_of_time(engine: Engine) -> None:
+    other = TaskAddress(dag_id="other", task_id="load", run_id="r")
+    wanted = [ran(0), ran(1), ran(5.999), ran(6), ran(47), ran(3, address=other)]
+    unwanted = [
+        ran(-1),
+        ran(48),
+        ran(1, backend=BackendName.CELERY),
+        ran(1, started_at=None),
+        ran(1, ended_at=None),
+        ran(1, address=None),
+    ]
+    DatabaseLedger(engine).record([*wanted, *unwanted], [])
+    until = START + timedelta(hours=48)
+    with counted(engine) as sent:
+        runs = list(History(engine).pod_runs(START, until))
+    assert len(sent) == 8
+    assert sorted(run.queued_at for run in runs) == sorted(record.queued_at for record in wanted)
+    assert runs[0] == PodRun(
+        dag_id="etl",
+        task_id="load",
+        queued_at=START,
+        ran_s=1.0,
+        outcome=Outcome.FAILED,
+        reason=Reason.OOM_KILLED,
+        cpu_request_m=500,
+        memory_request_bytes=256 << 20,
+        memory_limit_bytes=3 << 40,
+        cpu_peak_m=1250,
+        memory_peak_bytes=3 << 40,
+    )
+    [run] = History(engine).pod_runs(START, until, "other")
+    assert run.dag_id == "other"

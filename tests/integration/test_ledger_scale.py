@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine, Executable, create_engine, event, text
 
 from hybrid_executor.ledger import queries, retention, statements
+from hybrid_executor.ledger.history import SLICE
 from hybrid_executor.ledger.rows import change_row_of
 from hybrid_executor.ledger.tables import metadata
 from hybrid_executor.model.attempt import SubmissionId
@@ -102,6 +103,17 @@ def test_a_change_reads_open_rows_alone(history: Engine, count: int) -> None:
     with history.connect() as connection:
         assert_bounded(plan(connection, statements.locking(), parameters), OPEN)
         assert_bounded(plan(connection, statements.changing("postgresql"), parameters), OPEN)
+
+
+@pytest.mark.parametrize("dag_id", [None, "dag7", "no such DAG"])
+def test_what_pods_took_is_read_by_the_time_in_which_it_was_queued(
+    history: Engine, dag_id: str | None
+) -> None:
+    """Each query of the command reads its own slice of the past and no more."""
+    until = datetime.now(UTC) - timedelta(hours=12)
+    query = queries.pod_runs(until - SLICE, until, dag_id)
+    with history.connect() as connection:
+        assert_bounded(plan(connection, query), round(SLICE.total_seconds()) + 1)
 
 
 @pytest.mark.parametrize("owners", [[], ["1", "2"], ["0", "1", "2", "3", "4"]])

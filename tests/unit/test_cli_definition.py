@@ -16,6 +16,7 @@ from hybrid_executor.model.record import Outcome, Stage
         (["pods"], "pods"),
         (["pods", "--all", "-o", "json"], "pods"),
         (["pods", "cleanup", "--older-than", "12h"], "cleanup"),
+        (["pods", "advise", "--dag", "etl", "--since", "30d", "--json"], "advise_requests"),
         (["pods", "logs", "-f", "etl", "r", "t"], "logs"),
         (["ledger"], "ledger"),
         (["ledger", "trim", "--older-than", "30d"], "trim"),
@@ -30,6 +31,8 @@ def test_the_words_of_a_command_arrive() -> None:
         ["hybrid", "pods", "cleanup", "--older-than", "1d12h", "--dry-run", "-n", "a", "-n", "b"]
     )
     assert (cleanup.older_than, cleanup.dry_run, cleanup.namespace) == (timedelta(hours=36), True, ["a", "b"])
+    advise = get_parser().parse_args(["hybrid", "pods", "advise"])
+    assert (advise.dag, advise.since, advise.json) == (None, timedelta(days=7), False)
     logs = get_parser().parse_args(["hybrid", "pods", "logs", "etl", "r", "t", "--tail", "5"])
     assert (logs.target, logs.tail, logs.follow, logs.map_index) == (["etl", "r", "t"], 5, False, -1)
 
