@@ -97,6 +97,7 @@ class Adoption:
     def _flight_of(self, attempt: Attempt, row: SubmissionRecord) -> Flight:
         route = Route(
             backend=row.backend,
+            cluster=row.cluster,
             rule=row.rule,
             pod_template_file=row.pod_template_file,
             retry_on=row.retry_on,
@@ -104,7 +105,7 @@ class Adoption:
         )
         if now := self._route(attempt.queue):
             # The ledger does not keep what shapes the pod; one that is made anew has it by the same rule.
-            route = now if replace(now, pod_defaults=None, fatal_wait_s=None) == route else route
+            route = now if now.as_recorded == route else route
         return Flight(
             attempt=replace(attempt, route=route, queued_at=row.queued_at),
             key=_key_of(attempt),

@@ -40,6 +40,7 @@ from hybrid_executor.lifecycle import (
 )
 from hybrid_executor.model.attempt import (
     BackendName,
+    Destination,
     Route,
     Submission,
     TaskAddress,
@@ -142,7 +143,7 @@ class Controller:
         flight.revoked = True
         # A wait may be that of a request whose answer was lost, so there, too, the backend is asked.
         if flight.may_live:
-            self._backends[flight.backend].cancel([flight.id])
+            self._backends[flight.backend].cancel([flight.id], flight.destination.cluster)
         else:
             self._close(flight, Outcome.REVOKED, Diagnosis(reason=Reason.REVOKED))
 
@@ -244,7 +245,7 @@ class Controller:
             flight.started_s = self._clock.monotonic_s()
         if decision.external_name:
             flight.refusals = 0
-            self._note_taking(flight.backend)
+            self._note_taking(flight.destination)
         if decision.phase > flight.phase:
             self.inflight.advance(flight, decision.phase)
         if decision.reason:
@@ -255,49 +256,52 @@ class Controller:
     def _retry(self, flight: Flight, decision: Retry) -> None:
         flight.refusals += 1
         self._note_wait(flight, decision.reason, decision.message)
-        self._note_return(flight.backend, decision.reason, decision.message)
+        self._note_return(flight.destination, decision.reason, decision.message)
         self.inflight.back_off(flight, self._clock.monotonic_s() + decision.after_s)
 
     def _fail(self, flight: Flight, observation: Observation, diagnosis: Diagnosis) -> None:
         if isinstance(observation, Rejected):
-            self._note_taking(flight.backend)
+            self._note_taking(flight.destination)
         self._close(flight, Outcome.FAILED, diagnosis)
         self._listener.failed(flight.key, diagnosis)
 
     # --- breakers -----------------------------------------------------------------------
 
-    def _note_return(self, backend: BackendName, reason: Reason, message: str) -> None:
+    def _note_return(self, to: Destination, reason: Reason, message: str) -> None:
         """A submission came back: because nothing answers, or because somebody does and asks for patience."""
         if reason not in AWAY:
-            self._note_taking(backend)
-        elif self.inflight.breakers[backend].refused(f"{reason}: {message}", self._clock.monotonic_s()):
-            self._tell_breaker(backend)
+            self._note_taking(to)
+        elif self.inflight.breakers[to].refused(f"{reason}: {message}", self._clock.monotonic_s()):
+            self._tell_breaker(to)
 
-    def _note_taking(self, backend: BackendName) -> None:
+    def _note_taking(self, to: Destination) -> None:
         """It took or judged a submission: whatever waits for it alone may go on."""
-        breaker = self.inflight.breakers[backend]
+        breaker = self.inflight.breakers[to]
         if breaker.is_clean:
             return
         if breaker.took():
-            self._tell_breaker(backend)
-        self.inflight.wake(backend, AWAY)
+            self._tell_breaker(to)
+        self.inflight.wake(to, AWAY)
 
     def _hear_backends(self) -> None:
-        """What each backend says of its other side, submissions or not."""
+        """What each backend says of its other sides, submissions or not."""
         for name, backend in self._backends.items():
-            if self.inflight.breakers[name].heard(backend.trouble, self._clock.monotonic_s()):
-                self._tell_breaker(name)
-                if not self.inflight.breakers[name].is_open:
-                    self.inflight.wake(name, AWAY)
+            for cluster, trouble in backend.troubles.items():
+                to = Destination(name, cluster)
+                breaker = self.inflight.breakers[to]
+                if breaker.heard(trouble, self._clock.monotonic_s()):
+                    self._tell_breaker(to)
+                    if not breaker.is_open:
+                        self.inflight.wake(to, AWAY)
 
-    def _tell_breaker(self, backend: BackendName) -> None:
+    def _tell_breaker(self, to: Destination) -> None:
         """The one line about an outage, and the one about its end."""
-        breaker = self.inflight.breakers[backend]
+        breaker = self.inflight.breakers[to]
         if breaker.is_open:
-            log.warning("backend=%s breaker=open one submission at a time is tried: %s", backend, breaker.why)
+            log.warning("backend=%s breaker=open one submission at a time is tried: %s", to, breaker.why)
         else:
             lasted_s = self._clock.monotonic_s() - breaker.since_s
-            log.warning("backend=%s breaker=closed after %.0f s: what waited goes on", backend, lasted_s)
+            log.warning("backend=%s breaker=closed after %.0f s: what waited goes on", to, lasted_s)
 
     def _note_wait(self, flight: Flight, reason: Reason, message: str) -> None:
         if (flight.reason, flight.message) != (reason, message):
@@ -434,7 +438,7 @@ class Controller:
             "attempt_id=%s submission=%d backend=%s phase=%s %s",
             flight.attempt.id,
             flight.number,
-            flight.backend,
+            flight.destination,
             phase,
             text,
         )

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hybrid_executor import contract
 from hybrid_executor.backends.celery.app import provider_app
 from hybrid_executor.backends.celery.redaction import error_text, redacted
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.permissions import (
     NEEDED,
     NEEDED_FOR_LOGS,
@@ -37,6 +38,7 @@ from hybrid_executor.settings import Settings, load_routing
 DISTRIBUTION = "airflow-hybrid-executor"
 #: Longest wait for one answer from outside.
 TIMEOUT_S = 5.0
+IN_SETTINGS = "[kubernetes_executor] in_cluster, config_file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _pod_templates(settings, table)
     yield from _celery(settings)
     if table is None or any(rule.route.backend is BackendName.KUBERNETES for rule in table.rows()):
-        yield from _kubernetes(settings)
+        for config in settings.every_cluster.values():
+            yield from _kubernetes(settings, config)
     yield from _database(settings)
 
 
@@ -187,41 +190,46 @@ def _reach_results(app: object, settings: Settings) -> str:
     return ""
 
 
-def _kubernetes(settings: Settings) -> Iterator[Finding]:
+def _kubernetes(settings: Settings, config: KubernetesConfig) -> Iterator[Finding]:
+    """One cluster: whether it answers, and what it lets the executor do."""
+    of = f" of cluster {config.cluster}" if config.cluster else ""
     try:
-        missing = asyncio.run(_missing_permissions(settings))
-        for_view = asyncio.run(_missing_for_view(settings)) if settings.kubernetes.cluster_view else []
+        missing = asyncio.run(_missing_permissions(settings, config))
+        for_view = asyncio.run(_missing_for_view(config)) if config.cluster_view else []
     except HybridExecutorError as error:
-        remedy = "check [kubernetes_executor] in_cluster, config_file, the credentials and the API server"
-        yield Finding("Kubernetes API", f"can't be used ({redacted(str(error))}); {remedy}")
+        where = f"{settings.clusters_file}, kubeconfig and context" if of else IN_SETTINGS
+        remedy = f"check {where}, the credentials and the API server"
+        yield Finding(f"Kubernetes API{of}", f"can't be used ({redacted(str(error))}); {remedy}")
         return
-    yield Finding("Kubernetes API")
+    yield Finding(f"Kubernetes API{of}")
     if for_view:
         what = f"not allowed in the whole cluster: {', '.join(for_view)}"
         remedy = "bind workers/rbac/cluster-view-clusterrole.yaml, or set cluster_view = False"
-        yield Finding("cluster view", f"{what}; {remedy}")
+        yield Finding(f"cluster view{of}", f"{what}; {remedy}")
     for scope, (verbs, for_logs) in missing.items():
         problem = f"not allowed: {', '.join(verbs)}; give the scheduler's role these verbs" if verbs else None
         note = f"the API server's account needs besides: {', '.join(for_logs)}" if for_logs else ""
-        yield Finding(f"Kubernetes permissions in {scope or 'all namespaces'}", problem, note)
+        yield Finding(f"Kubernetes permissions in {scope or 'all namespaces'}{of}", problem, note)
 
 
-async def _missing_for_view(settings: Settings) -> list[str]:
-    api = Permissions(replace(settings.kubernetes, request_timeout_s=TIMEOUT_S))
+async def _missing_for_view(config: KubernetesConfig) -> list[str]:
+    api = Permissions(replace(config, request_timeout_s=TIMEOUT_S))
     try:
         return await api.missing(None, NEEDED_FOR_VIEW)
     finally:
         await api.close()
 
 
-async def _missing_permissions(settings: Settings) -> dict[str | None, tuple[list[str], list[str]]]:
+async def _missing_permissions(
+    settings: Settings, config: KubernetesConfig
+) -> dict[str | None, tuple[list[str], list[str]]]:
     """By namespace: what the scheduler lacks, and what its account could not do in the API server's place."""
-    api = Permissions(replace(settings.kubernetes, request_timeout_s=TIMEOUT_S))
+    api = Permissions(replace(config, request_timeout_s=TIMEOUT_S))
     needed = NEEDED if settings.workload_secret else NEEDED_FOR_PODS
     try:
         return {
             scope: (await api.missing(scope, needed), await api.missing(scope, NEEDED_FOR_LOGS))
-            for scope in settings.kubernetes.watched
+            for scope in config.watched
         }
     finally:
         await api.close()

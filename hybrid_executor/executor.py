@@ -26,8 +26,8 @@ from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.lifecycle import Policy
 from hybrid_executor.meter import ENDS, FAILURES, Meter
 from hybrid_executor.metrics import Emitter
-from hybrid_executor.model.attempt import BackendName, Route, WorkloadKind
-from hybrid_executor.model.errors import ConfigError
+from hybrid_executor.model.attempt import BackendName, Destination, Route, WorkloadKind
+from hybrid_executor.model.errors import ConfigError, LedgerUnavailable
 from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
@@ -166,6 +166,7 @@ class HybridExecutor(BaseExecutor):
                 pod_maker(self.settings, self._templates, self._owner).make,
                 owner=self._owner,
                 meter=self._meter,
+                others=[one.kubernetes for one in self.settings.clusters],
             ),
         }
 
@@ -347,18 +348,25 @@ class HybridExecutor(BaseExecutor):
         Any message would keep Airflow from asking the worker, so none is returned there.
         """
         attempt_id = ti.external_executor_id
-        table = self._routing or self._load_routing()
-        if (
-            not attempt_id
-            or not ti.queue
-            or not table
-            or table.route(ti.queue).backend is not BackendName.KUBERNETES
-        ):
+        if not attempt_id or not ti.queue:
             return [], []
-        lines = self.backends[BackendName.KUBERNETES].log(attempt_id)
+        to = self._destination_of(attempt_id, ti.queue)
+        if to is None or to.backend is not BackendName.KUBERNETES:
+            return [], []
+        lines = self.backends[to.backend].log(attempt_id, to.cluster)
         if lines is None:
             return [], []
         return [f"Found logs in the pod of attempt {attempt_id}"], ["\n".join(lines)]
+
+    def _destination_of(self, attempt_id: str, queue: str) -> Destination | None:
+        """Where an attempt went, whatever routes say by now; what they say, where that is not known."""
+        try:
+            if row := self._ledger.find([attempt_id]).get(attempt_id):
+                return Destination(row.backend, row.cluster)
+        except LedgerUnavailable as error:
+            log.info("the ledger does not say where attempt %s is: %s", attempt_id, error)
+        table = self._routing or self._load_routing()
+        return table.route(queue).destination if table else None
 
     # --- routes -----------------------------------------------------------------------------
 

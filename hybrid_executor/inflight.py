@@ -5,17 +5,18 @@ concerns and not all that are in flight. ``controller`` is its only caller and
 gives it the time (monotonic seconds).
 
 Capacity. What is *sent* (SENT, ACCEPTED, STARTED) never exceeds ``[core]
-parallelism``, nor a backend's own limit. An attempt that waits for a backend
-(which is full, or has let it go for a while) is *held*: it is left out of the
-occupied slots, up to ``held_limit`` per backend, so that one backend's backlog
-never keeps the scheduler from queueing for the other. A backend whose breaker
-is open is given one attempt at a time, to see whether it is back: more would
-only take places in ``[core] parallelism`` from the other.
+parallelism``, nor a backend's own limit. Attempts go to *destinations*: a
+backend, or one of its clusters. One that waits for its destination (which is
+full, or has let it go for a while) is *held*: it is left out of the occupied
+slots, up to ``held_limit`` per destination, so that the backlog of one never
+keeps the scheduler from queueing for another. A destination whose breaker is
+open is given one attempt at a time, to see whether it is back: more would only
+take places in ``[core] parallelism`` from the others.
 """
 
 import heapq
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,7 +24,7 @@ from typing import Any
 
 from hybrid_executor.breaker import Breaker
 from hybrid_executor.lifecycle import AttemptView, Phase
-from hybrid_executor.model.attempt import Attempt, BackendName, SubmissionId
+from hybrid_executor.model.attempt import Attempt, BackendName, Destination, SubmissionId
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.resources import Resources
 
@@ -74,6 +75,10 @@ class Flight:
         return self.attempt.route.backend
 
     @property
+    def destination(self) -> Destination:
+        return self.attempt.route.destination
+
+    @property
     def is_sent(self) -> bool:
         return self.phase in SENT_PHASES
 
@@ -102,18 +107,19 @@ class Inflight:
     """Every attempt from its commit to its end."""
 
     def __init__(self, *, parallelism: int, limits: Mapping[BackendName, int], held_limit: int) -> None:
-        #: A limit of 0 means that the backend has none of its own.
+        """A limit of 0 means that the backend has none of its own."""
         self._parallelism = parallelism
         self._limits = dict(limits)
         self._held_limit = held_limit
         self._flights: dict[str, Flight] = {}
         self._by_key: defaultdict[Hashable, set[str]] = defaultdict(set)
         self._by_workload: defaultdict[str, set[str]] = defaultdict(set)
-        self._counts: dict[BackendName, dict[Phase, int]] = {b: dict.fromkeys(Phase, 0) for b in BackendName}
-        self._ready: dict[BackendName, list[tuple[int, int, str]]] = {b: [] for b in BackendName}
+        self._counts: defaultdict[Destination, Counter[Phase]] = defaultdict(Counter)
+        self._ready: defaultdict[Destination, list[tuple[int, int, str]]] = defaultdict(list)
         self._timers: list[tuple[float, int, str]] = []
         self._blocked: defaultdict[str, list[str]] = defaultdict(list)
-        self.breakers = {backend: Breaker() for backend in BackendName}
+        #: Of destinations that were heard of.
+        self.breakers = defaultdict(Breaker, {Destination(backend): Breaker() for backend in BackendName})
         #: By backend, the oldest first; those that have started or gone are dropped when they come up.
         self._pending: dict[BackendName, list[tuple[datetime, int, str]]] = {b: [] for b in BackendName}
         self._tickets = itertools.count()
@@ -146,7 +152,7 @@ class Inflight:
         self._flights[attempt.id] = flight
         self._by_key[flight.key].add(attempt.id)
         self._by_workload[attempt.workload_id].add(attempt.id)
-        self._counts[flight.backend][flight.phase] += 1
+        self._counts[flight.destination][flight.phase] += 1
         flight.ticket = next(self._tickets)
         self._push_pending(flight)
         if flight.phase is Phase.READY:
@@ -157,7 +163,7 @@ class Inflight:
         attempt = flight.attempt
         if self._flights.pop(attempt.id, None) is None:
             return
-        self._counts[flight.backend][flight.phase] -= 1
+        self._counts[flight.destination][flight.phase] -= 1
         _discard(self._by_key, flight.key, attempt.id)
         _discard(self._by_workload, attempt.workload_id, attempt.id)
         if not any(other.may_live for other in self.others_of(flight)):
@@ -184,10 +190,10 @@ class Inflight:
 
     def reroute(self, flight: Flight, attempt: Attempt) -> None:
         """Give an attempt that waited for a route its own, and make it eligible."""
-        self._counts[flight.backend][flight.phase] -= 1
+        self._counts[flight.destination][flight.phase] -= 1
         flight.attempt = attempt
         flight.routed = True
-        self._counts[flight.backend][flight.phase] += 1
+        self._counts[flight.destination][flight.phase] += 1
         self._push_pending(flight)
         self.ready(flight)
 
@@ -200,10 +206,10 @@ class Inflight:
         flight.resources = None
         self.back_off(flight, until_s)
 
-    def wake(self, backend: BackendName, reasons: Collection[Reason]) -> None:
-        """End the waits that ``backend`` gave for ``reasons``: it answers again."""
+    def wake(self, destination: Destination, reasons: Collection[Reason]) -> None:
+        """End the waits that ``destination`` gave for ``reasons``: it answers again."""
         for flight in self:
-            waits = flight.backend is backend and flight.phase is Phase.BACKOFF and not flight.revoked
+            waits = flight.phase is Phase.BACKOFF and flight.destination == destination and not flight.revoked
             if waits and flight.reason in reasons:
                 self.ready(flight)
 
@@ -222,14 +228,14 @@ class Inflight:
 
     def _pop_best(self) -> Flight | None:
         heads = [
-            (heap[0], backend)
-            for backend, heap in self._ready.items()
-            if self._takes_more(backend) and self._settle_head(heap)
+            (heap[0], destination)
+            for destination, heap in self._ready.items()
+            if self._takes_more(destination) and self._settle_head(heap)
         ]
         if not heads:
             return None
-        (_, _, attempt_id), backend = min(heads)
-        heapq.heappop(self._ready[backend])
+        (_, _, attempt_id), destination = min(heads)
+        heapq.heappop(self._ready[destination])
         return self._flights[attempt_id]
 
     def _settle_head(self, heap: list[tuple[int, int, str]]) -> bool:
@@ -259,25 +265,32 @@ class Inflight:
     def sent(self, backend: BackendName | None = None) -> int:
         """Attempts that a backend has been given, in one backend or in all."""
         backends = [backend] if backend else list(BackendName)
-        return sum(self._counts[b][phase] for b in backends for phase in SENT_PHASES)
+        return sum(self.count(b, phase) for b in backends for phase in SENT_PHASES)
 
     def count(self, backend: BackendName, phase: Phase) -> int:
-        return self._counts[backend][phase]
+        """Wherever in that backend they go."""
+        return sum(counts[phase] for to, counts in self._counts.items() if to.backend is backend)
 
     def is_full(self, backend: BackendName) -> bool:
         limit = self._limits.get(backend, 0)
         return bool(limit) and self.sent(backend) >= limit
 
-    def _takes_more(self, backend: BackendName) -> bool:
-        if self.breakers[backend].is_open and self._counts[backend][Phase.SENT]:
+    def _takes_more(self, to: Destination) -> bool:
+        if self._is_away(to) and self._counts[to][Phase.SENT]:
             return False
-        return not self.is_full(backend)
+        return not self.is_full(to.backend)
+
+    def _is_away(self, to: Destination) -> bool:
+        return to in self.breakers and self.breakers[to].is_open
 
     def held(self, backend: BackendName) -> int:
-        """Attempts that wait for this backend and leave the slots, at most ``held_limit``."""
-        waiting = self._counts[backend][Phase.BACKOFF]
-        if self.breakers[backend].is_open or self.is_full(backend):
-            waiting += self._counts[backend][Phase.READY]
+        """Attempts that wait for this backend and leave the slots."""
+        return sum(self._held(to) for to in self._counts if to.backend is backend)
+
+    def _held(self, to: Destination) -> int:
+        waiting = self._counts[to][Phase.BACKOFF]
+        if self._is_away(to) or self.is_full(to.backend):
+            waiting += self._counts[to][Phase.READY]
         return min(waiting, self._held_limit)
 
     def occupied(self) -> int:
@@ -306,7 +319,7 @@ class Inflight:
     # --- internals -------------------------------------------------------------------
 
     def _set_phase(self, flight: Flight, phase: Phase) -> None:
-        counts = self._counts[flight.backend]
+        counts = self._counts[flight.destination]
         counts[flight.phase] -= 1
         counts[phase] += 1
         started, flight.phase = flight.phase is Phase.STARTED, phase
@@ -324,7 +337,7 @@ class Inflight:
 
     def _push_ready(self, flight: Flight) -> None:
         entry = (-flight.attempt.priority, flight.ticket, flight.attempt.id)
-        heapq.heappush(self._ready[flight.backend], entry)
+        heapq.heappush(self._ready[flight.destination], entry)
 
 
 def _discard(index: defaultdict[Any, set[str]], key: Hashable, attempt_id: str) -> None:

@@ -94,6 +94,7 @@ class Journal:
             address=attempt.address,
             queue=attempt.queue,
             backend=attempt.route.backend,
+            cluster=attempt.route.cluster,
             rule=attempt.route.rule,
             pod_template_file=attempt.route.pod_template_file,
             retry_on=attempt.route.retry_on,

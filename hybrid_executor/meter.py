@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+#: What a tag calls the cluster of ``[kubernetes_executor]``, which has no name.
+DEFAULT_CLUSTER = "default"
 #: Values of a metric's tags, in their order.
 Tags = tuple[str, ...]
 #: Times that are kept until they are drained; beyond, they are not.
@@ -53,8 +55,9 @@ HELD = Metric(
 BREAKER = Metric(
     "hybrid_executor.breaker",
     Kind.GAUGE,
-    ("backend",),
-    "1 while the backend's circuit breaker is open, since nothing answers there; else 0",
+    ("backend", "cluster"),
+    "1 while the circuit breaker of the backend, or of one of its clusters, is open, since nothing answers"
+    " there; else 0 (`none` for Celery)",
 )
 PENDING_AGE = Metric(
     "hybrid_executor.pending_age",
@@ -93,13 +96,14 @@ POD_START = Metric(
 API_CALLS = Metric(
     "hybrid_executor.api_calls",
     Kind.COUNTER,
-    ("verb", "resource", "code"),
-    "requests to the Kubernetes API server; the code is that of HTTP, `none` where no answer came",
+    ("cluster", "verb", "resource", "code"),
+    "requests to the Kubernetes API server of a cluster (`default` for that of `[kubernetes_executor]`, else"
+    " its name); the code is that of HTTP, `none` where no answer came",
 )
 WATCH_AGE = Metric(
     "hybrid_executor.watch_age",
     Kind.GAUGE,
-    ("namespace",),
+    ("cluster", "namespace"),
     "seconds since the watch of pods last said anything; a healthy one says something at least every 60 s"
     " (`all` where it watches all namespaces)",
 )

@@ -14,8 +14,17 @@ from airflow.sdk.observability import stats
 
 from hybrid_executor.inflight import Inflight
 from hybrid_executor.lifecycle import Phase
-from hybrid_executor.meter import ATTEMPTS, BREAKER, HELD, PENDING_AGE, Meter, Metric, Tags
-from hybrid_executor.model.attempt import BackendName
+from hybrid_executor.meter import (
+    ATTEMPTS,
+    BREAKER,
+    DEFAULT_CLUSTER,
+    HELD,
+    PENDING_AGE,
+    Meter,
+    Metric,
+    Tags,
+)
+from hybrid_executor.model.attempt import BackendName, Destination
 
 
 class Emitter:
@@ -52,7 +61,14 @@ def standing(inflight: Inflight, now: datetime) -> dict[tuple[Metric, Tags], flo
         for phase in Phase:
             found[ATTEMPTS, (backend, phase.name.lower())] = inflight.count(backend, phase)
         found[HELD, (backend,)] = inflight.held(backend)
-        found[BREAKER, (backend,)] = float(inflight.breakers[backend].is_open)
         since = inflight.oldest_pending(backend)
         found[PENDING_AGE, (backend,)] = max(0.0, (now - since).total_seconds()) if since else 0.0
+    for to, breaker in inflight.breakers.items():
+        found[BREAKER, (to.backend, _cluster_of(to))] = float(breaker.is_open)
     return found
+
+
+def _cluster_of(to: Destination) -> str:
+    if to.backend is not BackendName.KUBERNETES:
+        return "none"
+    return to.cluster or DEFAULT_CLUSTER

@@ -21,6 +21,8 @@ LABEL_ATTEMPT = "hybrid-executor/attempt"
 LABEL_SUBMISSION = "hybrid-executor/submission"
 #: Whose it is where several Airflows share a namespace: their scheduler jobs have the same numbers.
 LABEL_DEPLOYMENT = "hybrid-executor/deployment"
+#: Which of an Airflow's clusters a pod is for, where that has a name: two of them may be one API server.
+LABEL_CLUSTER = "hybrid-executor/cluster"
 #: Seconds for which a wait may stay fatal, where the pod's route says so.
 ANNOTATION_FATAL_WAIT = "hybrid-executor/fatal-wait-s"
 #: Where the node of processes writes what a container took: ``<prefix><container>``.

@@ -62,6 +62,17 @@ wrong, tasks wait with the reason RoutesInvalid. ``airflow hybrid routes`` shows
 """,
     ),
     Option(
+        name="clusters_file",
+        type="string",
+        default="",
+        example="/opt/airflow/clusters.yaml",
+        description="""\
+A YAML or JSON file that names further Kubernetes clusters, so that a rule of ``routes_file`` can send its
+queues there: the kubeconfig and context of each, its namespace, and where its pods reach the Execution API.
+A relative path is relative to AIRFLOW_HOME. Read at start; a cluster that does not answer holds up no other.
+""",
+    ),
+    Option(
         name="celery_parallelism",
         type="integer",
         default="0",

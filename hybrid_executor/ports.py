@@ -34,15 +34,18 @@ class Backend(Protocol):
     All answers arrive through ``poll``, in the order in which they were seen.
     No method raises for what the outside world does: that becomes an
     observation. Handing the same submission over twice is harmless.
+
+    A backend may have several clusters; "" is the one of its own settings, and
+    the only one of most. Each answers, waits and is away by itself.
     """
 
     name: BackendName
 
     @property
-    def trouble(self) -> str | None:
-        """Why nothing of the other side answers now, as far as was noticed; None while it does.
+    def troubles(self) -> Mapping[str, str | None]:
+        """By cluster: why nothing of it answers now, as far as was noticed; None while it does.
 
-        Costs nothing to ask. One lost request is no trouble.
+        Names every cluster that it has. Costs nothing to ask. One lost request is no trouble.
         """
 
     def start(self) -> None:
@@ -57,11 +60,11 @@ class Backend(Protocol):
     def poll(self) -> list[Observation]:
         """Drain what has arrived; does no I/O."""
 
-    def cancel(self, ids: Collection[SubmissionId]) -> None:
-        """Withdraw submissions, running or not; answer: Ended, once it is gone."""
+    def cancel(self, ids: Collection[SubmissionId], cluster: str = "") -> None:
+        """Withdraw submissions of one cluster, running or not; answer: Ended, once it is gone."""
 
-    def adopt(self, ids: Collection[SubmissionId]) -> None:
-        """Look submissions up that a former process, or this one, sent, and watch them from now on.
+    def adopt(self, ids: Collection[SubmissionId], cluster: str = "") -> None:
+        """Look submissions up that a former process, or this one, sent to a cluster; watch them from now on.
 
         Answer for each: Waiting (held by the backend), Started, Ended, or
         Ended with ``How.ABSENT`` where no trace is left. While the other side
@@ -88,7 +91,7 @@ class Backend(Protocol):
     def release(self, ids: Collection[SubmissionId]) -> None:
         """The end of these is recorded: what was kept as its witness (the pod) may go."""
 
-    def log(self, attempt_id: str) -> list[str] | None:
+    def log(self, attempt_id: str, cluster: str = "") -> list[str] | None:
         """Lines of a running attempt's log, or None where the backend has none to give.
 
         Blocks on I/O, works on a backend that was never started (the API

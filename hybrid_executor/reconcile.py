@@ -12,7 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.journal import Journal, columns_of
 from hybrid_executor.lifecycle import ENDED_BADLY, Phase, Witness
-from hybrid_executor.model.attempt import Attempt, BackendName, SubmissionId, TaskAddress, WorkloadKind
+from hybrid_executor.model.attempt import (
+    Attempt,
+    BackendName,
+    Destination,
+    SubmissionId,
+    TaskAddress,
+    WorkloadKind,
+)
 from hybrid_executor.model.errors import Unavailable
 from hybrid_executor.model.observation import Diagnosis, Ended, Observation
 from hybrid_executor.model.reason import Reason
@@ -113,7 +120,7 @@ class Reconciler:
         if flight.revoked or (lingers and now_s - flight.over_since_s < LINGER_S):
             return
         if flight.may_live:
-            self._backends[flight.backend].cancel([flight.id])
+            self._backends[flight.backend].cancel([flight.id], flight.destination.cluster)
         outcome = _outcome_of(witness, flight.attempt.id)
         self._close(flight, outcome, Diagnosis(reason=Reason.SETTLED, message=_state_text(witness)))
 
@@ -132,12 +139,12 @@ class Reconciler:
 
     def look_up(self, flights: Sequence[Flight]) -> None:
         """Ask the backends what became of these; they answer as soon as they can."""
-        asked: dict[BackendName, list[SubmissionId]] = {}
+        asked: dict[Destination, list[SubmissionId]] = {}
         for flight in flights:
             flight.looked_up = True
-            asked.setdefault(flight.backend, []).append(flight.id)
-        for name, ids in asked.items():
-            self._backends[name].adopt(ids)
+            asked.setdefault(flight.destination, []).append(flight.id)
+        for to, ids in asked.items():
+            self._backends[to.backend].adopt(ids, to.cluster)
 
     def _take_over(self) -> None:
         live = self._tasks.live_owners() | {self._owner}
@@ -158,7 +165,7 @@ class Reconciler:
                 self._journal.change(self._settled(row, witnesses))
                 if row.started_at is None:
                     # A pod whose Secret its scheduler never made would wait for ever, and nobody would ask.
-                    self._backends[row.backend].cancel([row.id])
+                    self._backends[row.backend].cancel([row.id], row.cluster)
 
     def _settled(
         self,

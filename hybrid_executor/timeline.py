@@ -101,7 +101,8 @@ def advice(record: SubmissionRecord) -> str:
 
 def _queued(record: SubmissionRecord) -> str:
     number = f" (submission {record.id.number})" if record.id.number > 1 else ""
-    return f"queued{number}; goes to {record.backend} by {record.rule}"
+    cluster = f" in cluster {record.cluster}" if record.cluster else ""
+    return f"queued{number}; goes to {record.backend}{cluster} by {record.rule}"
 
 
 def _submitted(record: SubmissionRecord) -> str:

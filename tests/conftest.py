@@ -5,6 +5,7 @@ from hypothesis import settings
 pytest_plugins = [
     "tests.fixtures.airflow_side",
     "tests.fixtures.servers",
+    "tests.fixtures.settings",
     "tests.fixtures.kube",
     "tests.fixtures.node",
     "tests.fixtures.site",

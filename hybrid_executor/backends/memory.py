@@ -73,46 +73,54 @@ class MemoryWorld:
 
 
 class MemoryBackend:
-    """``ports.Backend`` over a ``MemoryWorld``."""
+    """``ports.Backend`` over a ``MemoryWorld``, and one more for each further cluster."""
 
     def __init__(
-        self, world: MemoryWorld, *, name: BackendName = BackendName.CELERY, owner: str = "1"
+        self,
+        world: MemoryWorld,
+        *,
+        name: BackendName = BackendName.CELERY,
+        owner: str = "1",
+        clusters: Mapping[str, MemoryWorld] | None = None,
     ) -> None:
         self.name = name
         self.owner = owner
-        self._world = world
+        self._worlds = {"": world, **(clusters or {})}
         self._seen: deque[Observation] = deque()
-        #: What could not be asked while the world was away, and what was last told of each run.
-        self._looking_up: set[SubmissionId] = set()
+        #: What could not be asked while its world was away, and what was last told of each run.
+        self._looking_up: set[tuple[str, SubmissionId]] = set()
         self._inheriting: dict[str, SubmissionId | None] = {}
         self._told: dict[SubmissionId, Observation] = {}
 
     @property
-    def trouble(self) -> str | None:
+    def troubles(self) -> Mapping[str, str | None]:
         """See ``ports.Backend``."""
-        return "away" if self._world.away else None
+        return {cluster: "away" if world.away else None for cluster, world in self._worlds.items()}
 
     def start(self) -> None:
         """See ``ports.Backend``."""
-        if self not in self._world.listeners:
-            self._world.listeners.append(self)
+        for world in self._worlds.values():
+            if self not in world.listeners:
+                world.listeners.append(self)
 
     def stop(self, deadline_s: float) -> None:  # noqa: ARG002
         """See ``ports.Backend``."""
-        if self in self._world.listeners:
-            self._world.listeners.remove(self)
+        for world in self._worlds.values():
+            if self in world.listeners:
+                world.listeners.remove(self)
 
     def submit(self, batch: Sequence[Submission]) -> None:
         """See ``ports.Backend``."""
         for submission in batch:
-            if self._world.away:
+            world = self._worlds[submission.attempt.route.cluster]
+            if world.away:
                 self._seen.append(Waiting(submission.id, Reason.API_UNAVAILABLE, "away", retry_after_s=0.0))
                 continue
-            self._world.received.append(submission.id)
-            run = self._world.runs.setdefault(
-                submission.id, Run(submission, self.owner, lacks_payload=self._world.cut_short)
+            world.received.append(submission.id)
+            run = world.runs.setdefault(
+                submission.id, Run(submission, self.owner, lacks_payload=world.cut_short)
             )
-            if self._world.cut_short and run.lacks_payload:
+            if world.cut_short and run.lacks_payload:
                 self._seen.append(Waiting(submission.id, Reason.API_UNAVAILABLE, "cut", retry_after_s=0.0))
                 continue
             run.lacks_payload = False
@@ -121,15 +129,18 @@ class MemoryBackend:
 
     def poll(self) -> list[Observation]:
         """See ``ports.Backend``."""
-        if not self._world.away:
-            self._answer()
+        for cluster, world in self._worlds.items():
+            if not world.away:
+                self._answer(cluster, world)
         seen = list(self._seen)
         self._seen.clear()
         return seen
 
-    def _answer(self) -> None:
-        for submission in sorted(self._looking_up):
-            run = self._world.runs.get(submission)
+    def _answer(self, cluster: str, world: MemoryWorld) -> None:
+        asked = sorted(submission for where, submission in self._looking_up if where == cluster)
+        for submission in asked:
+            self._looking_up.remove((cluster, submission))
+            run = world.runs.get(submission)
             if run is None:
                 self._seen.append(Ended(submission, How.ABSENT))
             else:
@@ -139,38 +150,42 @@ class MemoryBackend:
                     name = f"memory-{submission}"
                     self._seen.append(Accepted(submission, external_name=name, lacks_payload=True))
                 self.notice(run)
-        self._looking_up.clear()
+        if not cluster:
+            self._take_foreign(world)
+        for run in world.runs.values():
+            self.notice(run)
+
+    def _take_foreign(self, world: MemoryWorld) -> None:
         for workload_id, wanted in self._inheriting.items():
-            if (found := self._world.foreign.pop(workload_id, None)) and wanted:
+            if (found := world.foreign.pop(workload_id, None)) and wanted:
                 sent = found.submission
                 sent = replace(
                     sent, attempt=replace(sent.attempt, id=wanted.attempt_id), number=wanted.number
                 )
-                self._world.runs[wanted] = replace(found, submission=sent, owner=self.owner)
+                world.runs[wanted] = replace(found, submission=sent, owner=self.owner)
         self._inheriting.clear()
-        for run in self._world.runs.values():
-            self.notice(run)
 
     def notice(self, run: Run) -> None:
         """Tell what is new of a run of ours; the world calls this."""
-        if run.owner != self.owner or self._world.away:
+        if run.owner != self.owner or self._worlds[run.submission.attempt.route.cluster].away:
             return
         observation = _state_of(run)
         if self._told.get(run.submission.id) != observation:
             self._told[run.submission.id] = observation
             self._seen.append(observation)
 
-    def cancel(self, ids: Collection[SubmissionId]) -> None:
+    def cancel(self, ids: Collection[SubmissionId], cluster: str = "") -> None:
         """See ``ports.Backend``."""
+        world = self._worlds[cluster]
         for submission in ids:
-            if submission in self._world.runs:
-                self._world.end(submission, How.CANCELLED)
+            if submission in world.runs:
+                world.end(submission, How.CANCELLED)
             else:
                 self._seen.append(Ended(submission, How.CANCELLED))
 
-    def adopt(self, ids: Collection[SubmissionId]) -> None:
+    def adopt(self, ids: Collection[SubmissionId], cluster: str = "") -> None:
         """See ``ports.Backend``."""
-        self._looking_up.update(ids)
+        self._looking_up.update((cluster, submission) for submission in ids)
 
     def inherit(self, wanted: Mapping[SubmissionId, str], unwanted: Collection[str] = ()) -> None:
         """See ``ports.Backend``."""
@@ -179,18 +194,20 @@ class MemoryBackend:
 
     def sweep(self, live_owners: Collection[str]) -> None:
         """See ``ports.Backend``."""
-        for run in self._world.runs.values():
-            if run.how is not None and run.owner not in live_owners:
-                run.owner = self.owner
+        for world in self._worlds.values():
+            for run in world.runs.values():
+                if run.how is not None and run.owner not in live_owners:
+                    run.owner = self.owner
 
     def release(self, ids: Collection[SubmissionId]) -> None:
         """See ``ports.Backend``."""
-        for submission in ids:
-            if (run := self._world.runs.get(submission)) and run.how is not None:
-                del self._world.runs[submission]
-                self._told.pop(submission, None)
+        for world in self._worlds.values():
+            for submission in ids:
+                if (run := world.runs.get(submission)) and run.how is not None:
+                    del world.runs[submission]
+                    self._told.pop(submission, None)
 
-    def log(self, attempt_id: str) -> list[str] | None:  # noqa: ARG002
+    def log(self, attempt_id: str, cluster: str = "") -> list[str] | None:  # noqa: ARG002
         """See ``ports.Backend``: nothing is printed here."""
         return None
 

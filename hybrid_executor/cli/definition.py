@@ -87,6 +87,11 @@ ARG_NAMESPACE = _arg(
     action="append",
     help="A namespace to look in, may be repeated (default: those that the executor watches)",
 )
+ARG_CLUSTER = _arg(
+    "--cluster",
+    action="append",
+    help="A cluster to look in, as the clusters file names it, or default; may be repeated (default: all)",
+)
 ARG_ALL = _arg("--all", action="store_true", help="Finished pods too")
 ARG_OLDER_THAN = _arg(
     "--older-than", type=_duration, required=True, help="How long ago they ended at the least: 90m, 12h, 7d"
@@ -141,7 +146,7 @@ PODS_COMMANDS = (
             " whose end no scheduler has recorded yet."
         ),
         func=lazy_load_command("hybrid_executor.cli.pods_cleanup.cleanup"),
-        args=(ARG_OLDER_THAN, ARG_DRY_RUN, ARG_NAMESPACE, ARG_VERBOSE),
+        args=(ARG_OLDER_THAN, ARG_DRY_RUN, ARG_CLUSTER, ARG_NAMESPACE, ARG_VERBOSE),
     ),
     ActionCommand(
         name="logs",
@@ -155,6 +160,7 @@ PODS_COMMANDS = (
             ARG_CONTAINER,
             ARG_MAP_INDEX,
             ARG_TRY,
+            ARG_CLUSTER,
             ARG_NAMESPACE,
             ARG_VERBOSE,
         ),
@@ -301,7 +307,7 @@ HYBRID_COMMANDS = (
             " more columns than the table."
         ),
         func=lazy_load_command("hybrid_executor.cli.pods.pods"),
-        args=(_Below(*PODS_COMMANDS), ARG_ALL, ARG_NAMESPACE, ARG_OUTPUT, ARG_VERBOSE),
+        args=(_Below(*PODS_COMMANDS), ARG_ALL, ARG_CLUSTER, ARG_NAMESPACE, ARG_OUTPUT, ARG_VERBOSE),
     ),
 )
 

@@ -144,6 +144,7 @@ def _row(task: Any, found: Any, settings: Settings, table: RoutingTable) -> dict
         task,
         queue=found.queue,
         backend=str(route.backend),
+        cluster=route.cluster,
         pod_template=route.pod_template_file or "",
         rule=route.rule,
         note="; ".join(note for note in notes if note),
@@ -151,7 +152,7 @@ def _row(task: Any, found: Any, settings: Settings, table: RoutingTable) -> dict
 
 
 def _columns(task: Any, **values: str) -> dict[str, str]:
-    columns = ("queue", "backend", "pod_template", "rule", "note")
+    columns = ("queue", "backend", "cluster", "pod_template", "rule", "note")
     return {"task_id": task.task_id} | {name: values.get(name, "") for name in columns}
 
 

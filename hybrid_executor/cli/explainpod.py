@@ -63,7 +63,7 @@ def explain_pod(ti: Any, address: TaskAddress, route: Route, settings: Settings)
     maker = pod_maker(settings, Templates(settings.pod_template_file), EXAMPLE_JOB)
     try:
         *stages, (seal, pod) = maker.trace(submission)
-        pod = prepared(pod, submission.id, EXAMPLE_JOB, settings.kubernetes)
+        pod = prepared(pod, submission.id, EXAMPLE_JOB, settings.every_cluster[route.cluster])
     except InvalidPod as error:
         raise SystemExit(f"{name} would fail as InvalidPod: {error}") from error
     sources = _sources(route, submission, settings)

@@ -1,56 +1,39 @@
 """``airflow hybrid pods``: the pods of this Airflow with their tasks, and what holds them up.
 
-Asks the API server alone, with the right to list and nothing else; no database.
+Asks the API servers alone, with the right to list and nothing else; no database.
 """
 
-import asyncio
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
 
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
-from hybrid_executor.backends.kubernetes.inventory import Inventory, of_deployment
+from hybrid_executor.backends.kubernetes.inventory import Inventory, attempts_of
+from hybrid_executor.cli.clusters import ask, chosen, shown
 from hybrid_executor.cli.routes import show
 from hybrid_executor.durations import in_words
-from hybrid_executor.model.errors import ApiUnavailable
 from hybrid_executor.pods.inventory import PodSummary, summarise
 from hybrid_executor.settings import load_settings
-
-_T = TypeVar("_T")
 
 
 @suppress_logs_and_warning
 @providers_configuration_loaded
 def pods(args: Namespace) -> None:
-    """Print one row per pod, the oldest first."""
-    config = load_settings().kubernetes
-    found = ask(config, lambda api: _collect(api, config, args.namespace))
-    shown = [pod for pod in found if args.all or pod.ended_at is None]
+    """Print one row per pod, the oldest first; exits with 1 if a cluster does not answer."""
+    settings = load_settings()
+    answers = ask(chosen(settings, args.cluster), lambda api, config: _collect(api, config, args.namespace))
+    found = [pod for page in answers.found for pod in page if args.all or pod.ended_at is None]
+    found.sort(key=_age_order)
     now = datetime.now(UTC)
-    row = _record if args.output in ("json", "yaml") else _row
-    show([row(pod, now) for pod in sorted(shown, key=_age_order)], args.output)
-
-
-def ask(config: KubernetesConfig, work: Callable[[Inventory], Coroutine[Any, Any, _T]]) -> _T:
-    """Run what asks the API server; exit with its words where it does not do what is asked."""
-
-    async def asking() -> _T:
-        api = Inventory(config)
-        try:
-            return await work(api)
-        finally:
-            await api.close()
-
-    try:
-        return asyncio.run(asking())
-    except ApiUnavailable as error:
-        raise SystemExit(str(error)) from error
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    if args.output in ("json", "yaml"):
+        rows = [_record(pod, now) for pod in found]
+    else:
+        rows = [_row(pod, now, several=bool(settings.clusters)) for pod in found]
+    show(rows, args.output)
+    answers.exit_if_incomplete()
 
 
 async def summaries(
@@ -58,7 +41,7 @@ async def summaries(
 ) -> AsyncIterator[list[PodSummary]]:
     """The pods of this Airflow, page by page, in the namespaces given or else in those of the settings."""
     for namespace in namespaces or config.watched:
-        async for page in api.list_pages(namespace, of_deployment(config.deployment)):
+        async for page in api.list_pages(namespace, attempts_of(config)):
             yield [summarise(pod) for pod in page]
 
 
@@ -72,9 +55,10 @@ def _age_order(pod: PodSummary) -> tuple[datetime, str]:
     return pod.created_at or datetime.max.replace(tzinfo=UTC), pod.external_name
 
 
-def _row(pod: PodSummary, now: datetime) -> dict[str, str]:
-    """What fits on a line."""
+def _row(pod: PodSummary, now: datetime, *, several: bool) -> dict[str, str]:
+    """What fits on a line; the cluster where there are ``several``."""
     return {
+        **({"cluster": shown(pod.cluster)} if several else {}),
         "namespace": pod.namespace,
         "pod": pod.name,
         **_task(pod),
@@ -87,7 +71,7 @@ def _row(pod: PodSummary, now: datetime) -> dict[str, str]:
 
 def _record(pod: PodSummary, now: datetime) -> dict[str, str]:
     """What a program may want besides."""
-    return _row(pod, now) | {
+    return _row(pod, now, several=True) | {
         "attempt": pod.submission.attempt_id if pod.submission else "",
         "submission": str(pod.submission.number) if pod.submission else "",
         "scheduler_job": pod.owner or "",

@@ -18,7 +18,8 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 from hybrid_executor import contract
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.inventory import Inventory, remove_all
-from hybrid_executor.cli.pods import ask, summaries
+from hybrid_executor.cli.clusters import ask, chosen
+from hybrid_executor.cli.pods import summaries
 from hybrid_executor.durations import in_words
 from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.model.errors import ApiUnavailable, LedgerUnavailable
@@ -35,16 +36,17 @@ NOT_RECORDED = "its end is not recorded yet"
 @providers_configuration_loaded
 def cleanup(args: Namespace) -> None:
     """Remove leftovers page by page and say what was done; exits with 1 if one could not be removed."""
+    configs = chosen(load_settings(), args.cluster)
     cleaning = Cleaning(
-        config=load_settings().kubernetes,
         ledger=DatabaseLedger(contract.metadata_engine()),
         older_than=args.older_than,
         dry_run=args.dry_run,
     )
     try:
-        ask(cleaning.config, lambda api: cleaning.run(api, args.namespace))
+        answers = ask(configs, lambda api, config: cleaning.run(api, config, args.namespace))
     finally:
         cleaning.tell()
+    answers.exit_if_incomplete()
     if cleaning.failures:
         raise SystemExit(1)
 
@@ -53,7 +55,6 @@ def cleanup(args: Namespace) -> None:
 class Cleaning:
     """One run of the command."""
 
-    config: KubernetesConfig
     ledger: Ledger
     older_than: timedelta
     dry_run: bool
@@ -63,14 +64,14 @@ class Cleaning:
     kept: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
 
-    async def run(self, api: Inventory, namespaces: list[str] | None) -> None:
-        """List, decide and remove, one page after the other."""
-        async for page in summaries(api, self.config, namespaces):
+    async def run(self, api: Inventory, config: KubernetesConfig, namespaces: list[str] | None) -> None:
+        """List, decide and remove in one cluster, one page after the other."""
+        async for page in summaries(api, config, namespaces):
             leftovers = self._leftovers([pod for pod in page if is_old(pod, self.now, self.older_than)])
             if self.dry_run:
                 self._note(leftovers, "would remove")
                 continue
-            answers = await remove_all(api, leftovers, self.config.upkeep_concurrency)
+            answers = await remove_all(api, leftovers, config.upkeep_concurrency)
             self._note([pod for pod, error in answers if error is None], "removed")
             self._note_failures([error for _, error in answers if error is not None])
 

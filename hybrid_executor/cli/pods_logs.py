@@ -16,8 +16,8 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
-from hybrid_executor.backends.kubernetes.inventory import Inventory, of_deployment
-from hybrid_executor.cli.pods import ask
+from hybrid_executor.backends.kubernetes.inventory import Inventory, attempts_of
+from hybrid_executor.cli.clusters import ask, chosen
 from hybrid_executor.cli.routes import tell
 from hybrid_executor.model.attempt import TaskAddress
 from hybrid_executor.pods.build import safe_label
@@ -35,24 +35,35 @@ def logs(args: Namespace) -> None:
     """Write the log to standard output, and what becomes of the pod to standard error."""
     if len(args.target) not in (1, 3):
         raise SystemExit("name a pod, an attempt's id, or DAG_ID RUN_ID TASK_ID")
-    config = load_settings().kubernetes
+    settings = load_settings()
+    found = ask(chosen(settings, args.cluster), lambda api, config: Reading(api, config, args).find())
+    if not (pods := [pod for some in found.found for pod in some]):
+        found.exit_if_incomplete()
+        raise SystemExit(
+            f"no pod of {' '.join(args.target)} is there; logs of pods that are gone are in Airflow"
+        )
+    tell(found.problems)
+    pod = max(pods, key=_newness)
     try:
-        ask(config, lambda api: Reading(api, config, args).run())
+        ask(
+            [settings.every_cluster[pod.cluster]], lambda api, config: Reading(api, config, args).run(pod)
+        ).exit_if_incomplete()
     except BrokenPipeError:
         # Whoever read it has seen enough; nothing may be written when Python closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Reading:
-    """One run of the command."""
+    """One run of the command, in one cluster."""
 
     def __init__(self, api: Inventory, config: KubernetesConfig, args: Namespace) -> None:
         self._api = api
         self._config = config
         self._args = args
 
-    async def run(self) -> None:
-        pod = await self._started(await self._find())
+    async def run(self, pod: PodSummary) -> None:
+        """Write its log, once it has started."""
+        pod = await self._started(pod)
         async for chunk in self._api.log(
             pod, self._args.container or pod.container, follow=self._args.follow, tail_lines=self._args.tail
         ):
@@ -61,21 +72,16 @@ class Reading:
         if self._args.follow:
             await self._tell_end(pod)
 
-    async def _find(self) -> PodSummary:
-        """The newest pod of what was named."""
+    async def find(self) -> list[PodSummary]:
+        """The pods of what was named."""
         selector, field_selector, address = self._wanted()
-        found = [
+        return [
             summary
             for namespace in self._args.namespace or self._config.watched
             async for page in self._api.list_pages(namespace, selector, field_selector)
             for summary in map(summarise, page)
             if address is None or self._is_of(summary, address)
         ]
-        if not found:
-            raise SystemExit(
-                f"no pod of {' '.join(self._args.target)} is there; logs of pods that are gone are in Airflow"
-            )
-        return max(found, key=_newness)
 
     def _wanted(self) -> tuple[str, str, TaskAddress | None]:
         """Label selector, field selector, and the task if one was named."""
@@ -86,12 +92,12 @@ class Reading:
             address = TaskAddress(
                 dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=self._args.map_index
             )
-            return f"{of_deployment(self._config.deployment)},{chosen}", "", address
+            return f"{attempts_of(self._config)},{chosen}", "", address
         [name] = self._args.target
         if _UUID.fullmatch(name):
-            return of_deployment(self._config.deployment, attempt_id=name.lower()), "", None
+            return attempts_of(self._config, attempt_id=name.lower()), "", None
         name = name.rpartition("/")[2]
-        return of_deployment(self._config.deployment), f"metadata.name={name}", None
+        return attempts_of(self._config), f"metadata.name={name}", None
 
     def _is_of(self, pod: PodSummary, address: TaskAddress) -> bool:
         """Whether it runs the task, in the try that was asked for if one was."""
@@ -113,7 +119,7 @@ class Reading:
         return pod
 
     async def _again(self, pod: PodSummary) -> PodSummary:
-        found = await self._api.read_pod(pod.namespace, of_deployment(self._config.deployment), pod.name)
+        found = await self._api.read_pod(pod.namespace, attempts_of(self._config), pod.name)
         if found is None:
             raise SystemExit(f"pod {pod.external_name} is gone")
         return summarise(found)

@@ -37,6 +37,8 @@ def _row(number: int, rule: QueueRule) -> dict[str, str]:
         "order": str(number),
         "queue": rule.pattern,
         "backend": str(rule.route.backend),
+        "cluster": rule.route.cluster,
+        "namespace": rule.route.namespace or "",
         "pod_template": rule.route.pod_template_file or "",
         "pod_defaults": "yes" if rule.route.pod_defaults else "",
         "retry_on": rule.route.forgives,

@@ -15,15 +15,15 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 
 from hybrid_executor import contract
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
-from hybrid_executor.backends.kubernetes.inventory import Inventory, of_deployment
+from hybrid_executor.backends.kubernetes.inventory import Inventory, attempts_of
+from hybrid_executor.cli.clusters import ask
 from hybrid_executor.cli.ledger import history, plain, reading
-from hybrid_executor.cli.pods import ask
 from hybrid_executor.contract import TaskView
 from hybrid_executor.durations import in_words, in_words_finely
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.record import Stage, SubmissionRecord
 from hybrid_executor.pods.inventory import PodSummary, summarise
-from hybrid_executor.settings import load_settings
+from hybrid_executor.settings import Settings, load_settings
 from hybrid_executor.timeline import Moment, advice, headline, story
 
 #: Columns for the time of a line.
@@ -56,7 +56,7 @@ def why(args: Namespace) -> None:
     if len({_index_of(record) for record in records} | {view.map_index for view in instances}) > 1:
         _tell_mapped(args, instances, records, now)
         return
-    pod = _pod_of(records[-1], load_settings().kubernetes) if records else None
+    pod = _pod_of(records[-1], load_settings()) if records else None
     instance = instances[0] if instances else None
     if args.json:
         print(json.dumps(_as_json(instance, records, pod, now), indent=2))
@@ -139,14 +139,18 @@ def _tell_mapped(
         print(f"  {index:>5}  {states.get(index, 'gone'):<12} {how}")
 
 
-def _pod_of(record: SubmissionRecord, config: KubernetesConfig) -> PodSummary | str | None:
+def _pod_of(record: SubmissionRecord, settings: Settings) -> PodSummary | str | None:
     """The pod of an open submission, or why it can't be shown; None where there is none to look for."""
     if record.backend is not BackendName.KUBERNETES or record.state not in (Stage.SUBMITTED, Stage.RUNNING):
         return None
+    config = settings.every_cluster.get(record.cluster)
+    if config is None:
+        what = f"its cluster {record.cluster!r} is not in [hybrid_executor] clusters_file"
+        return f"the pod can't be looked at: {what}"
     namespace = (record.external_name or "").partition("/")[0]
 
-    async def look(api: Inventory) -> list[PodSummary]:
-        selector = of_deployment(config.deployment, attempt_id=record.id.attempt_id)
+    async def look(api: Inventory, config: KubernetesConfig) -> list[PodSummary]:
+        selector = attempts_of(config, attempt_id=record.id.attempt_id)
         pages = [
             page
             for where in ([namespace] if namespace else config.watched)
@@ -154,10 +158,10 @@ def _pod_of(record: SubmissionRecord, config: KubernetesConfig) -> PodSummary | 
         ]
         return [summarise(pod) for page in pages for pod in page]
 
-    try:
-        found = [pod for pod in ask(config, look) if pod.submission == record.id]
-    except SystemExit as error:
-        return f"the pod can't be looked at: {error}"
+    answers = ask([config], look)
+    if answers.problems:
+        return f"the pod can't be looked at: {answers.problems[0]}"
+    found = [pod for pods in answers.found for pod in pods if pod.submission == record.id]
     return found[0] if found else "its pod is not there any more; the scheduler will notice"
 
 

@@ -143,6 +143,8 @@ submission = Table(
     Column("cpu_peak_m", BigInteger),
     Column("cpu_used_s", Double),
     Column("memory_peak_bytes", BigInteger),
+    #: Its name in the clusters file; NULL is that of ``[kubernetes_executor]``.
+    Column("cluster", String(63)),
     Index("hybrid_submission_task_idx", "dag_id", "run_id", "task_id", "map_index"),
     Index("hybrid_submission_queued_at_idx", "queued_at"),
 )

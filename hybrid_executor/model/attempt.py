@@ -8,7 +8,7 @@ below it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -21,6 +21,18 @@ class BackendName(StrEnum):
 
     CELERY = "celery"
     KUBERNETES = "kubernetes"
+
+
+class Destination(NamedTuple):
+    """What may be away, full or slow by itself: a backend, or one of its clusters."""
+
+    backend: BackendName
+    #: Its name in routes; empty where the backend has but one, or for that of its own settings.
+    cluster: str = ""
+
+    def __str__(self) -> str:
+        """As log lines have it."""
+        return f"{self.backend} cluster={self.cluster}" if self.cluster else str(self.backend)
 
 
 class WorkloadKind(StrEnum):
@@ -50,6 +62,12 @@ class Route:
     backend: BackendName
     #: The rule in words that a user recognises, e.g. ``routes.yaml rule 2: queue gpu-*``.
     rule: str
+    #: As the clusters file names it; empty is the one of ``[kubernetes_executor]``. Kubernetes only.
+    cluster: str = ""
+    #: The namespace of its pods in place of the cluster's own; Kubernetes only.
+    namespace: str | None = None
+    #: Where its pods reach the Execution API, in place of the cluster's; Kubernetes only.
+    execution_api_server_url: str | None = None
     #: Path of a pod template that replaces the configured one; Kubernetes only.
     pod_template_file: str | None = None
     #: A partial pod manifest laid over the template; Kubernetes only.
@@ -60,6 +78,17 @@ class Route:
     retry_limit: int = 0
     #: For how long a pod may wait for something that may never come; None is the executor's own setting.
     fatal_wait_s: float | None = None
+
+    @property
+    def destination(self) -> Destination:
+        return Destination(self.backend, self.cluster)
+
+    @property
+    def as_recorded(self) -> "Route":
+        """What the ledger keeps of it: all that matters once the pod is there."""
+        return replace(
+            self, pod_defaults=None, fatal_wait_s=None, namespace=None, execution_api_server_url=None
+        )
 
     @property
     def forgives(self) -> str:

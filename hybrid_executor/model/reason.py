@@ -27,6 +27,8 @@ class Reason(StrEnum):
     BROKER_UNAVAILABLE = "BrokerUnavailable"
     #: The message lies in its queue; no worker has taken it yet.
     IN_QUEUE = "InQueue"
+    #: The cluster of its route is not configured (any more), so nobody can be asked what became of it.
+    UNKNOWN_CLUSTER = "UnknownCluster"
     #: The Kubernetes API server does not answer or answers 5xx.
     API_UNAVAILABLE = "ApiUnavailable"
     #: A ResourceQuota or LimitRange refused the pod (403).
@@ -93,6 +95,7 @@ _HINTS: Mapping[Reason, str] = {
     Reason.BROKER_UNAVAILABLE: "`airflow hybrid doctor` says what is missing",
     Reason.IN_QUEUE: "start workers for that queue",
     Reason.API_UNAVAILABLE: "`airflow hybrid doctor` says what is missing",
+    Reason.UNKNOWN_CLUSTER: "name the cluster in [hybrid_executor] clusters_file again, or clear the task",
     Reason.QUOTA: (
         "raise the quota that the message names, set kubernetes_parallelism below it, "
         "or give the pod the requests that it wants"

@@ -42,6 +42,8 @@ class SubmissionRecord:
     address: TaskAddress | None
     queue: str
     backend: BackendName
+    #: Of the route: whoever adopts it asks there, whatever routes say by then.
+    cluster: str = ""
     rule: str
     pod_template_file: str | None = None
     #: Of the route, for whoever adopts it.

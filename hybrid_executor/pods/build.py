@@ -11,15 +11,16 @@ starts from what is built here and seals the result again.
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from hybrid_executor.model.attempt import Submission, TaskAddress
+from hybrid_executor.model.attempt import Route, Submission, TaskAddress
 from hybrid_executor.model.errors import InvalidPod
 from hybrid_executor.naming import (
     ANNOTATION_FATAL_WAIT,
     LABEL_ATTEMPT,
+    LABEL_CLUSTER,
     LABEL_DEPLOYMENT,
     LABEL_EXECUTOR,
     LABEL_OWNER,
@@ -31,6 +32,8 @@ from hybrid_executor.pods.workload import FOLDER, VOLUME, arguments, mount
 
 ENV_EXECUTOR = "AIRFLOW__CORE__EXECUTOR"
 ENV_IN_POD = "AIRFLOW_IS_K8S_EXECUTOR_POD"
+#: Where a task finds the Execution API, if its own configuration is not to say it.
+ENV_EXECUTION_API = "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"
 LABEL_MAX = 63
 #: What runs a workload in a pod; both take the same arguments.
 ENTRY_STOCK = "airflow.sdk.execution_time.execute_workload"
@@ -71,7 +74,14 @@ SEALED = frozenset(
         ("metadata", "name"),
         *(
             ("metadata", "labels", label)
-            for label in (LABEL_EXECUTOR, LABEL_OWNER, LABEL_DEPLOYMENT, LABEL_ATTEMPT, LABEL_SUBMISSION)
+            for label in (
+                LABEL_EXECUTOR,
+                LABEL_OWNER,
+                LABEL_DEPLOYMENT,
+                LABEL_CLUSTER,
+                LABEL_ATTEMPT,
+                LABEL_SUBMISSION,
+            )
         ),
         ("metadata", "annotations", ANNOTATION_FATAL_WAIT),
         ("spec", "restartPolicy"),
@@ -83,9 +93,9 @@ SEALED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSettings:
-    """What the pods of one scheduler have in common."""
+    """What the pods of one scheduler have in common, in one cluster."""
 
-    #: ``[kubernetes_executor] namespace``.
+    #: Where no route says another.
     namespace: str
     #: The scheduler's ``[core] executor``, as it stands.
     executor: str
@@ -102,6 +112,16 @@ class PodSettings:
     workload_secret: bool = True
     #: Whether every pod's entry point is ours, which tells what its container took.
     measure_pods: bool = False
+
+
+def settings_of_route(settings: PodSettings, route: Route) -> PodSettings:
+    """Those of its cluster, with what the route itself says of them."""
+    url = route.execution_api_server_url
+    return replace(
+        settings,
+        namespace=route.namespace or settings.namespace,
+        env={**settings.env, ENV_EXECUTION_API: url} if url else settings.env,
+    )
 
 
 def stock_differences(settings: PodSettings) -> dict[tuple[str, ...], str]:

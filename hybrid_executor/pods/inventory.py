@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hybrid_executor.model.attempt import SubmissionId, TaskAddress
-from hybrid_executor.naming import LABEL_DONE
+from hybrid_executor.naming import LABEL_CLUSTER, LABEL_DONE
 from hybrid_executor.pods.diagnosis import PodPhase, observe
 from hybrid_executor.pods.template import BASE
 
@@ -21,6 +21,8 @@ Pod = Mapping[str, Any]
 class PodSummary:
     """One line about a pod. Times are UTC."""
 
+    #: Its name, as routes have it; empty is that of ``[kubernetes_executor]``.
+    cluster: str
     namespace: str
     name: str
     uid: str
@@ -57,6 +59,7 @@ def summarise(pod: Pod) -> PodSummary:
     metadata = pod.get("metadata") or {}
     why = view.diagnosis or view.waits
     return PodSummary(
+        cluster=(metadata.get("labels") or {}).get(LABEL_CLUSTER, ""),
         namespace=view.namespace,
         name=view.name,
         uid=view.uid,

@@ -13,6 +13,7 @@ from airflow.configuration import get_airflow_home
 
 from hybrid_executor.options import OPTIONS, SECTION, default
 from hybrid_executor.settings.backends import KUBERNETES, celery_config, kubernetes_config, pod_image
+from hybrid_executor.settings.clusters import load_clusters
 from hybrid_executor.settings.reader import Reader
 from hybrid_executor.settings.values import Settings
 
@@ -37,6 +38,7 @@ def _settings(read: Reader) -> Settings:
     executor = read.text("core", "executor", "hybrid_executor.HybridExecutor")
     backoff_first_s, backoff_max_s = _backoff(read)
     queues, airflow2_queue = _kubernetes_queues(read)
+    kubernetes, clusters_file = kubernetes_config(read), _file(read, "clusters_file")
     return Settings(
         executor_string=executor,
         signing_key_is_set=any(
@@ -55,7 +57,8 @@ def _settings(read: Reader) -> Settings:
         log_folder=read.text("logging", "base_log_folder"),
         kubernetes_queues=queues,
         airflow2_kubernetes_queue=airflow2_queue,
-        routes_file=_routes_file(read),
+        routes_file=_file(read, "routes_file"),
+        clusters_file=clusters_file,
         celery_parallelism=_integer(read, "celery_parallelism"),
         kubernetes_parallelism=_integer(read, "kubernetes_parallelism"),
         held_limit=_integer(read, "held_limit"),
@@ -67,7 +70,8 @@ def _settings(read: Reader) -> Settings:
         backoff_first_s=backoff_first_s,
         backoff_max_s=backoff_max_s,
         celery=celery_config(read),
-        kubernetes=kubernetes_config(read),
+        kubernetes=kubernetes,
+        clusters=load_clusters(read, clusters_file, kubernetes),
         pod_template_file=read.text(KUBERNETES, "pod_template_file"),
         worker_image=pod_image(read),
         # Last: all of the above has been read by now.
@@ -132,9 +136,9 @@ def _kubernetes_queues(read: Reader) -> tuple[tuple[str, ...], str | None]:
     return (queues if read.is_set(*new, default(new[1])) else ()), queue
 
 
-def _routes_file(read: Reader) -> str | None:
+def _file(read: Reader, option: str) -> str | None:
     """The absolute path; a relative one starts at AIRFLOW_HOME, whatever the working directory."""
-    path = read.text(SECTION, "routes_file")
+    path = read.text(SECTION, option)
     return str(Path(get_airflow_home(), path)) if path else None
 
 

@@ -1,10 +1,20 @@
 """The settings as one frozen value; its defaults are those of ``hybrid_executor.options``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.options import default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A cluster that routes name."""
+
+    kubernetes: KubernetesConfig
+    #: Where its pods reach the Execution API; None where their own configuration says it.
+    execution_api_server_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +47,8 @@ class Settings:
     airflow2_kubernetes_queue: str | None = None
     #: Absolute, or None where there is no routes file.
     routes_file: str | None = None
+    #: Absolute, or None where there is no clusters file.
+    clusters_file: str | None = None
     #: 0 is no own limit.
     celery_parallelism: int = int(default("celery_parallelism"))
     kubernetes_parallelism: int = int(default("kubernetes_parallelism"))
@@ -52,7 +64,10 @@ class Settings:
 
     # --- the backends ---
     celery: CeleryConfig
+    #: The cluster that has no name.
     kubernetes: KubernetesConfig
+    #: Those of the clusters file.
+    clusters: tuple[Cluster, ...] = ()
     #: ``[kubernetes_executor] pod_template_file``; empty is the minimal pod.
     pod_template_file: str = ""
     #: ``worker_container_repository:worker_container_tag``; None leaves the template's image.
@@ -62,6 +77,12 @@ class Settings:
     problems: tuple[str, ...] = ()
     #: What works today and should be changed, one line each.
     notes: tuple[str, ...] = ()
+
+    @property
+    def every_cluster(self) -> Mapping[str, KubernetesConfig]:
+        """By the names that routes give them; "" is that of ``[kubernetes_executor]``."""
+        named = {one.kubernetes.cluster: one.kubernetes for one in self.clusters}
+        return {self.kubernetes.cluster: self.kubernetes} | named
 
     def is_ours(self, executor: str) -> bool:
         """Whether ``executor``, as a task or a row names it, is this executor."""

@@ -8,7 +8,7 @@ with submissions: it sends again what the backend lets go.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import yaml
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.model.attempt import Submission, SubmissionId
 from hybrid_executor.model.observation import Accepted, Ended, How, Observation, Rejected, Waiting
-from hybrid_executor.pods.build import PodSettings, build_pod
+from hybrid_executor.pods.build import PodSettings, build_pod, settings_of_route
 from hybrid_executor.pods.overlay import lay_over
 from hybrid_executor.pods.template import MINIMAL_TEMPLATE, parse_template
 from tests.cluster.plane import ControlPlane
@@ -54,6 +54,7 @@ class ClusterHarness(PodBackends):
         folder: Path,
         *,
         kubeconfig: Path | None = None,
+        others: Sequence[KubernetesConfig] = (),
         **config: Any,
     ) -> None:
         self.plane, self.namespace, self.folder = plane, namespace, folder
@@ -67,7 +68,7 @@ class ClusterHarness(PodBackends):
             config_file=str(kubeconfig),
             **{"watch": TIMING, **config},
         )
-        super().__init__(settings, self.make_pod)
+        super().__init__(settings, self.make_pod, others)
 
     # --- submissions ---------------------------------------------------------------------
 
@@ -78,13 +79,14 @@ class ClusterHarness(PodBackends):
         attempt_id: str | None = None,
         number: int = 1,
         container: dict[str, Any] | None = None,
+        route: Mapping[str, Any] | None = None,
         **pod: Any,
     ) -> Submission:
         """``pod`` is laid over what would be made: metadata, spec; ``container`` over its one container."""
-        sent = puppet.submission(fate, attempt_id=attempt_id, number=number)
+        sent = puppet.submission(fate, attempt_id=attempt_id, number=number, **(route or {}))
         scripts = {
             Fate.FAILS: "exit 1",
-            Fate.BLOCKS: f"while [ ! -e {self._end_of(sent.id)} ]; do sleep 0.05; done",
+            Fate.BLOCKS: f"while [ ! -e {self.end_of(sent.id)} ]; do sleep 0.05; done",
         }
         script = f"trap 'exit 143' TERM; echo up >> {self._starts_of(sent.id)}; {scripts.get(fate, 'true')}"
         if fate is Fate.PENDS:
@@ -101,6 +103,7 @@ class ClusterHarness(PodBackends):
             airflow_version="3.3.2",
             image="none",
         )
+        settings = settings_of_route(settings, sent.attempt.route)
         pod = build_pod(sent, parse_template(MINIMAL_TEMPLATE, "the minimal template"), settings)
         config = sent.executor_config or {}
         main = pod["spec"]["containers"][0]
@@ -113,7 +116,7 @@ class ClusterHarness(PodBackends):
 
     def finish(self, submission: SubmissionId) -> None:
         """Returns when the API shows its end."""
-        self._end_of(submission).touch()
+        self.end_of(submission).touch()
         self.api.until(
             lambda: all(pod["status"]["phase"] in ENDS for pod in self.pods_of(submission)),
             f"{submission} did not end",
@@ -140,7 +143,7 @@ class ClusterHarness(PodBackends):
         [found] = self.pods_of(submission)
         return found
 
-    def _end_of(self, submission: SubmissionId) -> Path:
+    def end_of(self, submission: SubmissionId) -> Path:
         return self.folder / f"{submission.attempt_id}.{submission.number}.end"
 
     def _starts_of(self, submission: SubmissionId) -> Path:

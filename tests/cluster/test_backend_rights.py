@@ -149,7 +149,7 @@ def test_the_doctor_asks_for_rights_over_secrets_where_workloads_are_in_them(
     kubeconfig = plane.role_kubeconfig(f"pods-alone-{namespace}", rules, namespace)
     config = start_harness(plane, namespace, kubeconfig=kubeconfig).config
     settings = Settings(celery=CeleryConfig(), kubernetes=config, workload_secret=workload_secret)
-    problems = [finding.problem for finding in _kubernetes(settings) if not finding.ok]
+    problems = [finding.problem for finding in _kubernetes(settings, config) if not finding.ok]
     lacks = "not allowed: create secrets, update secrets; give the scheduler's role these verbs"
     assert problems == ([lacks] if workload_secret else [])
 

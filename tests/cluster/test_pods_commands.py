@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
-from hybrid_executor.backends.kubernetes.inventory import Inventory, of_deployment, remove_all
+from hybrid_executor.backends.kubernetes.inventory import Inventory, attempts_of, remove_all
 from hybrid_executor.backends.kubernetes.permissions import NEEDED_FOR_COMMANDS
 from hybrid_executor.model.errors import ApiUnavailable
 from hybrid_executor.model.observation import Ended, Started
@@ -121,7 +121,7 @@ def test_a_right_that_is_missing_is_named(harness: ClusterHarness, lacking: int,
     config = replace(harness.config, config_file=str(kubeconfig))
 
     async def everything(api: Inventory) -> None:
-        selector = of_deployment(config.deployment)
+        selector = attempts_of(config)
         assert [page async for page in api.list_pages(namespace, selector)]
         async for _ in api.log(pod, "base", follow=False, tail_lines=1):
             pass

@@ -111,7 +111,7 @@ def test_it_goes_with_its_pod(harness: ClusterHarness, sender: Sender) -> None:
 def orphan(harness: ClusterHarness, sent: Submission) -> str:
     """What a scheduler leaves that dies between a pod and its Secret; the pod's name."""
     pod = harness.make_pod(sent)
-    pod["metadata"]["labels"] |= our_labels(sent.id, "a-dead-scheduler", harness.config.deployment)
+    pod["metadata"]["labels"] |= our_labels(sent.id, "a-dead-scheduler", harness.config)
     return str(harness.api.make("pods", pod)["metadata"]["name"])
 
 

@@ -332,15 +332,15 @@ class BackendSuite:
 
     def test_it_says_that_nothing_answers_and_that_it_is_answered_again(self, harness: Harness) -> None:
         heard = Heard(harness)
-        assert harness.backend.trouble is None
+        assert harness.backend.troubles[""] is None
         harness.break_other_side()
         waiting = [harness.submission(Fate.BLOCKS) for _ in range(5)]
         harness.backend.submit(waiting)
-        heard.until(lambda: harness.backend.trouble is not None, "word of the outage")
-        assert harness.backend.trouble
+        heard.until(lambda: harness.backend.troubles[""] is not None, "word of the outage")
+        assert harness.backend.troubles[""]
         harness.restore_other_side()
         self._submit_until_accepted(harness, heard, waiting[0])
-        heard.until(lambda: harness.backend.trouble is None, "word of its end")
+        heard.until(lambda: harness.backend.troubles[""] is None, "word of its end")
 
     def test_a_backend_starts_while_the_other_side_is_away(self, harness: Harness) -> None:
         harness.break_other_side()

@@ -82,6 +82,7 @@ def a_full_record(**values: Any) -> SubmissionRecord:
             "cpu_peak_m": 1250,
             "cpu_used_s": 86_400.125,
             "memory_peak_bytes": 3 << 40,
+            "cluster": "eu-west",
         }
         | values
     )
@@ -184,7 +185,8 @@ class LedgerSuite:
     def test_a_change_can_set_every_column_that_it_has(self, ledger: Ledger) -> None:
         full = a_full_record()
         bare = a_record(attempt=full.id.attempt_id, workload_id=full.workload_id)
-        kept = {name: getattr(full, name) for name in ("pod_template_file", "retry_on", "retry_limit")}
+        of_route = ("pod_template_file", "retry_on", "retry_limit", "cluster")
+        kept = {name: getattr(full, name) for name in of_route}
         bare = replace(bare, **kept)
         names = [field.name for field in fields(Change)]
         change = Change(**{name: getattr(full, name) for name in names})

@@ -517,9 +517,9 @@ class TestWords:
         sent = [harness.submission(Fate.PENDS) for _ in range(20)]
         harness.backend.submit(sent)
         heard.until_kind(Waiting, [s.id for s in sent])
-        until(lambda: harness.backend.trouble, "nothing was noticed")
+        until(lambda: harness.backend.troubles[""], "nothing was noticed")
         harness.restore_other_side()
-        until(lambda: harness.backend.trouble is None, "its end was not noticed")
+        until(lambda: harness.backend.troubles[""] is None, "its end was not noticed")
         assert caplog.text == ""
 
     def test_one_lost_request_is_no_trouble(self, harness: KubernetesHarness, heard: Heard) -> None:
@@ -527,7 +527,7 @@ class TestWords:
         sent = harness.submission(Fate.PENDS)
         harness.backend.submit([sent])
         heard.wait(sent.id)
-        assert (fault.hits, harness.backend.trouble) == (1, None)
+        assert (fault.hits, harness.backend.troubles[""]) == (1, None)
 
     def test_no_token_and_no_payload_is_ever_logged(
         self, harness: KubernetesHarness, heard: Heard, caplog: pytest.LogCaptureFixture

@@ -56,10 +56,10 @@ def test_every_request_is_counted_with_its_answer(harness: Metered) -> None:
     until(lambda: not harness.pods_of(sent.id), "the pod stayed")
     harness.backend.stop(5.0)
     counted = calls(harness.meter.drain())
-    assert counted["create", "pods", "429"] == 1
-    assert counted["create", "pods", "201"] == 1
+    assert counted["default", "create", "pods", "429"] == 1
+    assert counted["default", "create", "pods", "201"] == 1
     by_verb: Counter[str] = Counter()
-    for (verb, _, _), number in counted.items():
+    for (_, verb, _, _), number in counted.items():
         by_verb[verb] += number
     assert by_verb == Counter(
         {verb: harness.kube.count(verb) for verb, path in harness.kube.requests if "/pods" in path}
@@ -71,7 +71,7 @@ def test_an_answer_that_never_came_is_counted_too(harness: Metered) -> None:
     sent = harness.submission(Fate.PENDS)
     harness.backend.submit([sent])
     Heard(harness).wait(sent.id)
-    assert calls(harness.meter.drain())["create", "pods", "none"] >= 1
+    assert calls(harness.meter.drain())["default", "create", "pods", "none"] >= 1
 
 
 def test_creation_and_start_are_timed_once_and_only_for_what_was_seen_whole(harness: Metered) -> None:
@@ -95,7 +95,7 @@ def test_the_age_of_a_watch_grows_with_its_silence(harness: Metered) -> None:
     until(harness.kube.open_watches, "no watch was opened")
 
     def age() -> float:
-        return harness.meter.drain().gauges[WATCH_AGE, (NAMESPACE,)]
+        return harness.meter.drain().gauges[WATCH_AGE, ("default", NAMESPACE)]
 
     young = age()
     harness.kube.silence()

@@ -139,6 +139,40 @@ def test_explain_points_out_a_pod_that_only_starts_a_pod(site: Site) -> None:
     assert set(notes.values()) == {""}
 
 
+def test_explain_and_routes_show_the_cluster_and_the_pod_is_made_for_it(site: Site, tmp_path: Path) -> None:
+    routes, clusters = tmp_path / "routes.yaml", tmp_path / "clusters.yaml"
+    routes.write_text(
+        "version: 1\nroutes:\n"
+        "  - {queue: kubernetes, backend: kubernetes, cluster: eu, namespace: research}\n"
+    )
+    clusters.write_text(
+        "version: 1\nclusters:\n  eu: {kubeconfig: none, namespace: etl, namespaces: research,"
+        " execution_api_server_url: 'https://airflow.example.org/execution/'}\n"
+    )
+    files = {
+        "AIRFLOW__HYBRID_EXECUTOR__ROUTES_FILE": str(routes),
+        "AIRFLOW__HYBRID_EXECUTOR__CLUSTERS_FILE": str(clusters),
+    }
+    first = site.rows("hybrid", "routes", **files)[0]
+    assert (first["cluster"], first["namespace"]) == ("eu", "research")
+    rows = {row["task_id"]: row for row in site.rows("hybrid", "explain", "mixed", **files)}
+    assert rows["overridden"]["cluster"] == "eu"
+    done = site.run("hybrid", "explain", "mixed", "overridden", "--pod", "--output", "json", **files)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(done.stdout)["manifest"]
+    assert manifest["metadata"]["namespace"] == "research"
+    assert manifest["metadata"]["labels"]["hybrid-executor/cluster"] == "eu"
+    address = {"name": "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"}
+    address["value"] = "https://airflow.example.org/execution/"
+    assert address in manifest["spec"]["containers"][0]["env"]
+    wrong = "cluster eu, kubeconfig"
+    assert wrong in site.run("hybrid", "routes", **files).stderr
+    routes.write_text(routes.read_text().replace("cluster: eu", "cluster: us"))
+    done = site.run("hybrid", "routes", **files)
+    assert done.returncode == 1
+    assert f"{routes}:3: rule 1, cluster: 'us' is no cluster of {clusters} (it has: eu)" in done.stderr
+
+
 # --- explain --pod ------------------------------------------------------------------------
 
 
@@ -235,11 +269,11 @@ def test_deaths_that_cost_no_retry_are_shown_with_what_their_image_needs(site: S
 
 def test_routes_lists_every_problem_of_the_file_and_fails(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "routes.yaml"
-    path.write_text("version: 1\nroutes:\n  - {queue: a, backend: k8s}\n  - {queue: a, cluster: b}\n")
+    path.write_text("version: 1\nroutes:\n  - {queue: a, backend: k8s}\n  - {queue: a, limits: b}\n")
     done = site.run("hybrid", "routes", AIRFLOW__HYBRID_EXECUTOR__ROUTES_FILE=str(path))
     assert done.returncode == 1
     assert f"{path}:3: rule 1, backend: must be 'celery' or 'kubernetes'" in done.stderr
-    assert f"{path}:4: rule 2, cluster: 'cluster' is reserved for a later version" in done.stderr
+    assert f"{path}:4: rule 2, limits: 'limits' is reserved for a later version" in done.stderr
 
 
 def test_routes_shows_what_is_wrong_with_templates_and_defaults_and_fails(site: Site, tmp_path: Path) -> None:

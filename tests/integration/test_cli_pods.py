@@ -4,9 +4,10 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -29,11 +30,11 @@ from hybrid_executor.model.attempt import (
 )
 from hybrid_executor.model.errors import ApiUnavailable, LedgerUnavailable
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
-from hybrid_executor.naming import LABEL_DEPLOYMENT, LABEL_DONE
+from hybrid_executor.naming import LABEL_CLUSTER, LABEL_DEPLOYMENT, LABEL_DONE
 from hybrid_executor.pods.build import PodSettings, build_pod
 from hybrid_executor.pods.template import MINIMAL_TEMPLATE, parse_template
-from tests.fixtures.kube import Kube
-from tests.fixtures.node import StartNode
+from tests.fixtures.kube import InProcessKube, Kube, until
+from tests.fixtures.node import Node, StartNode
 from tests.fixtures.site import MakeSite, Site
 
 PODS = "/api/v1/namespaces/default/pods"
@@ -121,14 +122,12 @@ class Cluster:
         return {pod["metadata"]["name"] for pod in self.kube.request("GET", PODS)[1]["items"]}
 
     def clean(self, ledger: MemoryLedger, api: type[Inventory] = Inventory, **how: Any) -> Cleaning:
-        cleaning = Cleaning(
-            config=self.config, ledger=ledger, older_than=timedelta(hours=12), **{"dry_run": False} | how
-        )
+        cleaning = Cleaning(ledger=ledger, older_than=timedelta(hours=12), **{"dry_run": False} | how)
 
         async def run() -> None:
             inventory = api(self.config)
             try:
-                await cleaning.run(inventory, None)
+                await cleaning.run(inventory, self.config, None)
             finally:
                 await inventory.close()
 
@@ -460,3 +459,69 @@ class TestCommands:
     def test_json_is_json(self, site: Site, here: Cluster) -> None:
         done = site.run("hybrid", "pods", "--output", "json")
         assert json.loads(done.stdout) == []
+
+
+@pytest.fixture
+def east(here: Cluster, site: Site, tmp_path: Path) -> Iterator[Cluster]:
+    """Another cluster of the site."""
+    kube = InProcessKube(tmp_path / "east")
+    (tmp_path / "clusters.yaml").write_text(
+        f"version: 1\nclusters: {{east: {{kubeconfig: {kube.kubeconfig}, namespace: default}}}}\n"
+    )
+    site.environment["AIRFLOW__HYBRID_EXECUTOR__CLUSTERS_FILE"] = str(tmp_path / "clusters.yaml")
+    yield replace(here, kube=kube)
+    del site.environment["AIRFLOW__HYBRID_EXECUTOR__CLUSTERS_FILE"]
+    kube.close()
+
+
+OF_EAST = {LABEL_CLUSTER: "east"}
+
+
+class TestClusters:
+    def test_pods_of_all_clusters_are_shown_and_one_that_is_away_hides_no_other(
+        self, site: Site, here: Cluster, east: Cluster
+    ) -> None:
+        near, far = here.make(), east.make(labels=OF_EAST)
+        shown = {row["pod"]: row["cluster"] for row in site.rows("hybrid", "pods")}
+        assert shown == {name_of(near): "default", name_of(far): "east"}
+        [row] = site.rows("hybrid", "pods", "--cluster", "east")
+        assert row["pod"] == name_of(far)
+        here.kube.fail(drop=True)
+        done = site.run("hybrid", "pods", "--output", "json")
+        assert done.returncode == 1
+        assert [row["pod"] for row in json.loads(done.stdout)] == [name_of(far)]
+        assert "no answer from the Kubernetes API server" in done.stderr
+        done = site.run("hybrid", "pods", "--cluster", "west")
+        assert done.returncode == 1
+        assert "no cluster is named 'west'; there are: default, east" in done.stderr
+
+    def test_logs_and_cleanup_find_a_pod_in_any_cluster(
+        self, site: Site, here: Cluster, east: Cluster, tmp_path: Path
+    ) -> None:
+        left = [here.ended(), east.ended(labels=OF_EAST)]
+        node = Node(east.kube, tmp_path / "node", "far")
+        try:
+            east.node = "far"
+            pod = east.make(labels=OF_EAST, script="echo from afar")
+            until(
+                lambda: site.run("hybrid", "pods", "logs", name_of(pod)).stdout == "from afar\n",
+                "its log could not be read",
+                60.0,
+            )
+        finally:
+            node.close()
+        done = site.run("hybrid", "pods", "cleanup", "--older-than", "12h")
+        assert done.returncode == 0, done.stderr
+        assert "2 pods removed" in done.stdout
+        assert not {name_of(pod) for pod in left} & (here.names() | east.names())
+
+    def test_the_doctor_examines_each(self, site: Site, here: Cluster, east: Cluster) -> None:
+        checks = {one["check"]: one for one in json.loads(site.run("hybrid", "doctor", "--json").stdout)}
+        assert checks["Kubernetes API"]["ok"]
+        assert checks["Kubernetes API of cluster east"]["ok"]
+        east.kube.fail(drop=True)
+        checks = {one["check"]: one for one in json.loads(site.run("hybrid", "doctor", "--json").stdout)}
+        assert checks["Kubernetes API"]["ok"]
+        problem = checks["Kubernetes API of cluster east"]["problem"]
+        assert "no answer from the API server of cluster east" in problem
+        assert "clusters.yaml, kubeconfig and context" in problem

@@ -24,7 +24,12 @@ class Rig:
     def __init__(self, side: SchedulerSide) -> None:
         self.side = side
         self.worlds = {name: MemoryWorld() for name in BackendName}
-        self.backends = {name: MemoryBackend(world, name=name) for name, world in self.worlds.items()}
+        #: A cluster that routes may name.
+        self.east = MemoryWorld()
+        self.backends = {
+            name: MemoryBackend(world, name=name, clusters={"east": self.east})
+            for name, world in self.worlds.items()
+        }
         self.executor = HybridExecutor(backends=self.backends)
         self.runner = side.runner(self.executor)
         for backend in self.backends.values():
@@ -97,7 +102,7 @@ def test_a_wait_without_a_known_reason_runs_out_of_time_as_airflow_wants(rig):
     rig.loops()
     (flight,) = rig.executor.controller.inflight
     flight.reason = None
-    rig.backends[CELERY].adopt = lambda ids: None
+    rig.backends[CELERY].adopt = lambda ids, cluster: None
     for known in rig.executor.controller.inflight:
         known.looked_up = False
     rig.sql("update task_instance set queued_dttm = :then", then=datetime.now(UTC) - timedelta(minutes=5))
@@ -320,3 +325,64 @@ def test_a_restart_that_its_scheduler_did_not_outlive_is_finished_by_the_next(de
     (row,) = rig.sql("select outcome, reason from hybrid_submission")
     assert (row["outcome"], row["reason"]) == ("restarted", "Evicted")
     assert deaths.die(Diagnosis(reason=Reason.ERROR)) == "failed", "it has no retries, and has used none"
+
+
+@pytest.fixture
+def eastward(rig, tmp_path):
+    """A scheduler whose pods go to another cluster, and how its routes are changed."""
+    kubeconfig = "{contexts: [{name: a}], current-context: a}"
+    (tmp_path / "east.kubeconfig").write_text(kubeconfig)
+    (tmp_path / "clusters.yaml").write_text(
+        "version: 1\nclusters: {east: {kubeconfig: east.kubeconfig, namespace: airflow}}\n"
+    )
+
+    def route(rule: str) -> None:
+        (tmp_path / "routes.yaml").write_text(f"version: 1\nroutes:\n  - {{queue: kubernetes, {rule}}}\n")
+
+    route("backend: kubernetes, cluster: east")
+    files = {f"hybrid_executor__{name}_file": tmp_path / f"{name}.yaml" for name in ("routes", "clusters")}
+    return rig(**files), route
+
+
+@pytest.mark.parametrize(
+    "rule", ["backend: kubernetes", "backend: celery", "backend: kubernetes, cluster: west"]
+)
+def test_what_runs_in_a_cluster_is_adopted_there_whatever_routes_say_by_then(eastward, rule):
+    rig, route = eastward
+    rig.side.serialize(celery=0, kubernetes=1)
+    rig.side.trigger()
+    rig.loops()
+    (sent,) = rig.east.received
+    assert [row["cluster"] for row in rig.sql("select cluster from hybrid_submission")] == ["east"]
+    rig.east.start(sent)
+    rig.sql("update job set latest_heartbeat = now() - interval '1 hour'")
+    route(rule)
+    rig.executor = HybridExecutor(backends=rig.backends)
+    rig.runner = rig.side.runner(rig.executor)
+    for backend in rig.backends.values():
+        backend.owner = str(rig.executor.job_id)
+        backend._told.clear()
+    rig.runner.adopt_or_reset_orphaned_tasks()
+    rig.loops(2)
+    assert rig.east.received == [sent]
+    assert rig.worlds[KUBERNETES].received == rig.worlds[CELERY].received == []
+    (row,) = rig.sql("select outcome, scheduler_job, started_at from hybrid_submission")
+    assert row["outcome"] is None
+    assert row["scheduler_job"] == str(rig.executor.job_id)
+    assert row["started_at"]
+
+
+def test_the_log_of_a_running_pod_is_read_in_its_cluster_whatever_routes_say_by_then(eastward, monkeypatch):
+    rig, route = eastward
+    rig.side.serialize(celery=0, kubernetes=1)
+    rig.side.trigger()
+    rig.loops()
+    route("backend: celery")
+    asked = []
+    # As the API server does: constructed, never started.
+    reader = HybridExecutor(backends=rig.backends)
+    monkeypatch.setattr(rig.backends[KUBERNETES], "log", lambda *place: asked.append(place) or ["a line"])
+    [ti] = [row for row in rig.side.rows() if row.queue == "kubernetes"]
+    _, lines = reader.get_task_log(ti, 1)
+    assert lines == ["a line"]
+    assert asked == [(ti.external_executor_id, "east")]

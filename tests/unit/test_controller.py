@@ -26,8 +26,8 @@ TOKEN_LIFE_S = 1000.0
 class Recorder(MemoryBackend):
     """A backend in memory that also keeps what it was told to do."""
 
-    def __init__(self, world: MemoryWorld, name: BackendName) -> None:
-        super().__init__(world, name=name)
+    def __init__(self, world: MemoryWorld, name: BackendName, clusters: dict[str, MemoryWorld]) -> None:
+        super().__init__(world, name=name, clusters=clusters)
         self.payloads: list[str] = []
         self.released: list[SubmissionId] = []
         self.cancelled: list[SubmissionId] = []
@@ -40,9 +40,9 @@ class Recorder(MemoryBackend):
         self.released += ids
         super().release(ids)
 
-    def cancel(self, ids):
+    def cancel(self, ids, cluster=""):
         self.cancelled += ids
-        super().cancel(ids)
+        super().cancel(ids, cluster)
 
 
 class Rig:
@@ -51,7 +51,12 @@ class Rig:
     def __init__(self) -> None:
         self.clock, self.ledger, self.tasks, self.heard = ManualClock(), MemoryLedger(), FakeTasks(), Heard()
         self.worlds = {name: MemoryWorld() for name in BackendName}
-        self.backends = {name: Recorder(world, name) for name, world in self.worlds.items()}
+        #: The one that routes name.
+        self.east = MemoryWorld()
+        self.backends = {
+            name: Recorder(world, name, {"east": self.east} if name is KUBERNETES else {})
+            for name, world in self.worlds.items()
+        }
         for backend in self.backends.values():
             backend.start()
         self.controller = Controller(
@@ -179,7 +184,7 @@ def test_a_reason_that_was_not_seen_for_long_explains_no_wait(rig: Rig):
     """A message that a worker took and forgot: Airflow's own timeout is what ends that."""
     flight = rig.queue()
     rig.steps()
-    rig.backends[CELERY].adopt = lambda ids: setattr(flight, "looked_up", False)
+    rig.backends[CELERY].adopt = lambda ids, cluster: setattr(flight, "looked_up", False)
     flight.reason, flight.reason_seen_s = Reason.IN_QUEUE, rig.clock.elapsed_s
     rig.steps(seconds=RECONCILE_S)
     assert flight.attempt.id in rig.tasks.refreshed
@@ -226,6 +231,46 @@ def test_a_backend_that_is_away_gets_one_attempt_at_a_time_and_leaves_the_slots_
     rig.steps(seconds=1.0, count=40)
     assert len(rig.worlds[CELERY].received) == 30, "parallelism is 32, and two pods run"
     assert {flight.phase for flight in urgent} == {Phase.READY, Phase.ACCEPTED}
+
+
+def test_a_cluster_that_is_away_leaves_the_others_alone(rig: Rig, caplog: pytest.LogCaptureFixture):
+    rig.east.away = True
+    waits = [rig.queue(backend=KUBERNETES, cluster="east", priority=100) for _ in range(60)]
+    rig.steps(seconds=1.0, count=2)
+    assert rig.controller.inflight.occupied() <= 1
+    goes = [rig.queue(backend=KUBERNETES, priority=1)]
+    rig.steps()
+    assert rig.worlds[KUBERNETES].received == [goes[0].id]
+    light = [rig.queue(priority=1) for _ in range(5)]
+    rig.steps(seconds=1.0, count=20)
+    assert set(rig.worlds[CELERY].received) == {flight.id for flight in light}
+    assert caplog.text.count("backend=kubernetes cluster=east breaker=open") == 1
+    assert "backend=kubernetes breaker=open" not in caplog.text
+    assert {flight.reason for flight in waits} <= {Reason.API_UNAVAILABLE, None}
+    rig.east.away = False
+    rig.worlds[KUBERNETES].end(goes[0].id, How.CANCELLED)
+    rig.steps(seconds=1.0, count=5)
+    assert len(rig.east.received) == 2, "kubernetes_parallelism is 2, over all clusters"
+
+
+def test_what_runs_in_a_cluster_is_adopted_and_withdrawn_there(rig: Rig):
+    former = MemoryBackend(rig.worlds[KUBERNETES], name=KUBERNETES, owner="dead", clusters={"east": rig.east})
+    adopted, over = (make_flight(backend=KUBERNETES, cluster="east") for _ in range(2))
+    for flight, state in ((adopted, "running"), (over, "failed")):
+        rig.tasks.rows[flight.attempt.address] = Row(flight.attempt.address, state, flight.attempt.id, "dead")
+        rig.ledger.record([replace(rig.controller.row_of(flight), scheduler_job="dead")], [])
+        former.submit([Submission(attempt=flight.attempt, number=1, payload="")])
+    rig.east.start(adopted.id)
+    rig.row(adopted).owner = "1"
+    adopted.phase, adopted.recorded, adopted.parcel = Phase.SENT, True, None
+    rig.controller.adopt([adopted])
+    rig.tasks.live = {"1", "another that lives"}
+    rig.steps(seconds=RECONCILE_S, count=4)
+    assert adopted.phase is Phase.STARTED
+    assert over.id not in rig.east.runs, "its pod was not withdrawn"
+    rig.controller.revoke(adopted)
+    rig.steps()
+    assert rig.east.runs == {}
 
 
 def test_a_pod_that_no_node_could_hold_is_noted_once_and_goes_on(rig: Rig):
@@ -307,7 +352,9 @@ def test_a_process_that_has_started_is_given_time_to_start_the_task(rig: Rig):
 def test_a_newer_attempt_withdraws_the_older_one_and_waits_for_its_end(rig: Rig):
     old = rig.queue(task_id="t")
     rig.steps()
-    rig.backends[CELERY].cancel = rig.backends[CELERY].cancelled.extend  # its process takes its time
+    rig.backends[CELERY].cancel = lambda ids, cluster: (  # its process takes its time
+        rig.backends[CELERY].cancelled.extend(ids)
+    )
     new = rig.queue(task_id="t")
     rig.steps(count=3)
     assert rig.backends[CELERY].cancelled == [old.id]

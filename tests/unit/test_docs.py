@@ -20,7 +20,7 @@ from docs.generate_reference import (
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.options import OPTIONS
-from hybrid_executor.routing import RoutingTable, parse_routes
+from hybrid_executor.routing import RoutingTable, parse_clusters, parse_routes
 
 ROOT = Path(__file__).parents[2]
 ROUTE_TASKS = ROOT / "docs" / "how-to" / "route-tasks.md"
@@ -47,6 +47,9 @@ def test_the_page_of_metrics_says_what_is_measured() -> None:
 @pytest.mark.parametrize("language", ["yaml", "json"])
 def test_the_routes_files_of_the_guide_are_valid(language: str) -> None:
     for text in blocks(language):
+        if "clusters:" in text:
+            assert parse_clusters(text, f"/opt/airflow/clusters.{language}")
+            continue
         table = RoutingTable(parse_routes(text, f"/opt/airflow/routes.{language}"))
         assert table.rules
         assert table.route("gpu-1").backend is BackendName.KUBERNETES or table.route("spot-1").retry_on

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.lifecycle import Phase
-from hybrid_executor.model.attempt import BackendName
+from hybrid_executor.model.attempt import BackendName, Destination
 from hybrid_executor.model.reason import Reason
 from tests.fixtures.airflow_double import make_flight
 
@@ -85,7 +85,7 @@ def test_attempts_wake_when_their_backend_is_back_and_others_do_not():
     for flight, reason in ((away, Reason.API_UNAVAILABLE), (quota, Reason.QUOTA)):
         flight.reason = reason
         flights.back_off(flight, until_s=60.0)
-    flights.wake(KUBERNETES, {Reason.API_UNAVAILABLE})
+    flights.wake(Destination(KUBERNETES), {Reason.API_UNAVAILABLE})
     assert flights.take(1.0) == [away]
 
 
@@ -147,7 +147,7 @@ def test_counts_always_agree_with_what_is_in_flight(steps):
 
 def test_a_backend_that_is_away_is_asked_with_one_attempt_at_a_time():
     flights = inflight()
-    flights.breakers[KUBERNETES].heard("nothing answers", 0.0)
+    flights.breakers[Destination(KUBERNETES)].heard("nothing answers", 0.0)
     pods = add(flights, 5, backend=KUBERNETES)
     light = add(flights, 2, backend=CELERY)
     assert flights.take(0.0) == [pods[0], *light]
@@ -156,5 +156,28 @@ def test_a_backend_that_is_away_is_asked_with_one_attempt_at_a_time():
     flights.back_off(pods[0], until_s=60.0)
     assert flights.take(1.0) == [pods[1]]
     flights.advance(pods[1], Phase.ACCEPTED)
-    flights.breakers[KUBERNETES].took()
+    flights.breakers[Destination(KUBERNETES)].took()
     assert flights.take(2.0) == pods[2:]
+
+
+def test_a_cluster_that_is_away_takes_neither_turn_nor_slot_of_another():
+    flights = inflight(held_limit=50)
+    flights.breakers[Destination(KUBERNETES, "east")].heard("nothing answers", 0.0)
+    away = add(flights, 80, backend=KUBERNETES, cluster="east", priority=100)
+    near = add(flights, 5, backend=KUBERNETES)
+    assert flights.take(0.0) == [away[0], *near]
+    assert flights.count(KUBERNETES, Phase.READY) == 79
+    assert flights.held(KUBERNETES) == 50
+    flights.wake(Destination(KUBERNETES), {Reason.API_UNAVAILABLE})
+    assert flights.take(1.0) == []
+    flights.advance(away[0], Phase.ACCEPTED)
+    assert flights.take(2.0) == [away[1]]
+
+
+def test_the_limit_of_the_backend_is_over_all_its_clusters():
+    flights = inflight(kubernetes=3)
+    add(flights, 2, backend=KUBERNETES)
+    add(flights, 4, backend=KUBERNETES, cluster="east")
+    assert len(flights.take(0.0)) == 3
+    assert flights.is_full(KUBERNETES)
+    assert flights.held(KUBERNETES) == 3

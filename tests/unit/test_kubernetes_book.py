@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from hybrid_executor.backends.kubernetes.book import MOUNT_PATIENCE_S, Book, Known, Order, our_labels
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
 from hybrid_executor.model.reason import Reason
@@ -55,7 +56,7 @@ def pod(submission: SubmissionId = ONE, phase: str = "Pending", **state: Any) ->
             "name": f"pod-{submission.attempt_id[-2:]}",
             "uid": f"uid-{submission.attempt_id[-2:]}",
             "namespace": NAMESPACE,
-            "labels": our_labels(submission, "7", "airflow"),
+            "labels": our_labels(submission, "7", KubernetesConfig()),
         },
         "spec": {"nodeName": "node-a", "containers": [{"name": "base"}]},
         "status": {"phase": phase, "containerStatuses": statuses},

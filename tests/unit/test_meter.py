@@ -29,7 +29,7 @@ from hybrid_executor.meter import (
     Meter,
 )
 from hybrid_executor.metrics import Emitter, standing
-from hybrid_executor.model.attempt import BackendName
+from hybrid_executor.model.attempt import BackendName, Destination
 from tests.unit.test_inflight import add, inflight
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -41,7 +41,7 @@ class TestMeter:
 
         def count() -> None:
             for _ in range(2000):
-                meter.count(API_CALLS, "create", "pods", "201")
+                meter.count(API_CALLS, "eu", "create", "pods", "201")
 
         threads = [threading.Thread(target=count) for _ in range(4)]
         for thread in threads:
@@ -92,17 +92,24 @@ def test_one_that_pends_for_days_does_not_keep_all_that_come_and_go_after_it() -
     assert len(flights._pending[BackendName.KUBERNETES]) < 200
 
 
+def test_the_breaker_of_each_cluster_is_shown() -> None:
+    flights = inflight()
+    flights.breakers[Destination(BackendName.KUBERNETES, "eu")].heard("away", 0.0)
+    shown = {tags: value for (metric, tags), value in standing(flights, NOW).items() if metric is BREAKER}
+    assert shown == {("celery", "none"): 0.0, ("kubernetes", "default"): 0.0, ("kubernetes", "eu"): 1.0}
+
+
 def everything() -> tuple[Meter, Inflight]:
     """A meter that has something of each kind."""
     meter = Meter()
-    meter.count(API_CALLS, "create", "pods", "201")
-    meter.count(API_CALLS, "create", "pods", "201")
+    meter.count(API_CALLS, "eu", "create", "pods", "201")
+    meter.count(API_CALLS, "eu", "create", "pods", "201")
     meter.count(ENDS, "kubernetes", "failed", "OOMKilled")
     meter.count(FAILURES, "OOMKilled")
     for metric in METRICS:
         if metric.kind is Kind.TIMER:
             meter.time(metric, 0.25)
-    meter.read(WATCH_AGE, lambda: {("team.a",): 3.0})
+    meter.read(WATCH_AGE, lambda: {("default", "team.a"): 3.0})
     return meter, inflight()
 
 
@@ -138,12 +145,12 @@ class TestEmitter:
         assert (
             client.sent.items()
             >= {
-                ("incr", "hybrid_executor.api_calls.create.pods.201"): 2,
+                ("incr", "hybrid_executor.api_calls.eu.create.pods.201"): 2,
                 ("incr", "hybrid_executor.ends.kubernetes.failed.OOMKilled"): 1,
-                ("gauge", "hybrid_executor.watch_age.team_a"): 3.0,
+                ("gauge", "hybrid_executor.watch_age.default.team_a"): 3.0,
                 ("timing", "hybrid_executor.pod_creation"): timedelta(seconds=0.25),
                 ("gauge", "hybrid_executor.attempts.celery.ready"): 0,
-                ("gauge", "hybrid_executor.breaker.kubernetes"): 0.0,
+                ("gauge", "hybrid_executor.breaker.kubernetes.default"): 0.0,
             }.items()
         )
 
@@ -152,7 +159,7 @@ class TestEmitter:
         provider = MeterProvider([reader])
         stats.initialize(factory=lambda: SafeOtelLogger(provider), export_legacy_names=False)
         meter, flights = everything()
-        flights.breakers[BackendName.CELERY].heard("away", 0.0)
+        flights.breakers[Destination(BackendName.CELERY)].heard("away", 0.0)
         Emitter(tagged=True).emit(meter, flights, NOW)
         data = reader.get_metrics_data()
         assert data is not None
@@ -168,6 +175,8 @@ class TestEmitter:
         for metric in METRICS:
             for tags in found[metric.name]:
                 assert {name for name, _ in tags} == set(metric.tags)
-        assert found[BREAKER.name][("backend", "celery"),].value == 1
-        calls = found[API_CALLS.name][("code", "201"), ("resource", "pods"), ("verb", "create")]
+        assert found[BREAKER.name][("backend", "celery"), ("cluster", "none")].value == 1
+        calls = found[API_CALLS.name][
+            ("cluster", "eu"), ("code", "201"), ("resource", "pods"), ("verb", "create")
+        ]
         assert calls.value == 2

@@ -15,7 +15,7 @@ from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.model.attempt import Submission, TaskAddress
 from hybrid_executor.model.errors import InvalidPod
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_OWNER, pod_name
-from hybrid_executor.pods.build import SEALED
+from hybrid_executor.pods.build import ENV_EXECUTION_API, SEALED
 from hybrid_executor.pods.layers import Layer, layers_of
 from hybrid_executor.pods.template import field_name
 from tests.fixtures.submissions import ATTEMPT_ID, SETTINGS, TOKEN, pod_submission
@@ -95,6 +95,25 @@ def test_the_most_particular_template_wins() -> None:
     assert image(task, "route") == "task"
     assert image(task, "route", {"pod_template_file": "coordinator"}) == "coordinator"
     assert image(extra={"worker_container_repository": "jvm", "worker_container_tag": "1"}) == "jvm:1"
+
+
+def test_a_pod_is_made_for_the_cluster_and_the_namespace_of_its_route() -> None:
+    east = replace(SETTINGS, namespace="airflow-east", env={ENV_EXECUTION_API: "https://east/execution/"})
+    make = maker(clusters={"east": replace(east, watched=frozenset({"airflow-east", "research"}))}).make
+
+    def place(**route: Any) -> tuple[str, str | None]:
+        pod = make(pod_submission(**route))
+        env = {item["name"]: item.get("value") for item in pod["spec"]["containers"][0]["env"]}
+        return pod["metadata"]["namespace"], env.get(ENV_EXECUTION_API)
+
+    assert place() == ("airflow", None)
+    assert place(cluster="east") == ("airflow-east", "https://east/execution/")
+    own = "https://nearer/execution/"
+    assert place(cluster="east", namespace="research", execution_api_server_url=own) == ("research", own)
+    assert place(namespace="research", execution_api_server_url=own) == ("research", own)
+    moved = {"pod_override": k8s.V1Pod(metadata=k8s.V1ObjectMeta(namespace="nobodys"))}
+    with pytest.raises(InvalidPod, match="'nobodys' is not watched"):
+        make(pod_submission(cluster="east", executor_config=moved))
 
 
 def test_a_queue_without_a_coordinator_adds_nothing() -> None:

@@ -234,7 +234,8 @@ routes:
         "routes.yaml:11: rule 3, limits: 'limits' is reserved for a later version; remove it",
         (
             "routes.yaml:12: rule 3, podtemplate: unknown key 'podtemplate'; remove it or correct its name"
-            " (known: queue, backend, pod_template, pod, retry_on, retry_limit, fatal_wait_s)"
+            " (known: queue, backend, cluster, namespace, execution_api_server_url, pod_template, pod,"
+            " retry_on, retry_limit, fatal_wait_s)"
         ),
         "routes.yaml:13: rule 4: must be a mapping of keys to values",
     ]
@@ -274,6 +275,37 @@ def test_every_death_that_can_be_forgiven_is_named_in_the_refusal_of_another() -
     ],
 )
 def test_what_a_death_costs_is_checked(rule: str, words: str) -> None:
+    [problem] = refusal(routes(f"{{queue: a, {rule}}}"))
+    assert words in problem
+
+
+def test_a_rule_names_a_place() -> None:
+    text = routes(
+        "{queue: eu, backend: kubernetes, cluster: eu, namespace: research,"
+        " execution_api_server_url: 'https://airflow.example.org/execution/'}",
+        "{queue: home, backend: kubernetes, cluster: default}",
+    )
+    away, home = (rule.route for rule in parse_routes(text, "routes.yaml"))
+    assert (away.cluster, away.namespace) == ("eu", "research")
+    assert away.execution_api_server_url == "https://airflow.example.org/execution/"
+    assert away.destination == (BackendName.KUBERNETES, "eu")
+    assert (home.cluster, home.namespace, home.execution_api_server_url) == ("", None, None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("backend: celery, cluster: eu", "cluster: is for backend kubernetes"),
+        ("backend: celery, namespace: x", "namespace: is for backend kubernetes"),
+        ("backend: kubernetes, cluster: ''", "cluster: must not be empty"),
+        ("backend: kubernetes, cluster: 7", "cluster: must be text"),
+        (
+            "backend: kubernetes, execution_api_server_url: airflow:8080",
+            "execution_api_server_url: must be an address that begins with http:// or https://",
+        ),
+    ],
+)
+def test_a_place_is_checked(rule: str, words: str) -> None:
     [problem] = refusal(routes(f"{{queue: a, {rule}}}"))
     assert words in problem
 

@@ -1,42 +1,16 @@
 """Settings: every option is read once, and a mistake becomes one line with a safe default in its place."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from airflow.configuration import AirflowConfigParser, conf
+from airflow.configuration import conf
 
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.errors import ConfigError
 from hybrid_executor.options import OPTIONS, SECTION
 from hybrid_executor.settings import Settings, load_routing, load_settings
-
-Load = Callable[..., Settings]
-
-
-class Conf(AirflowConfigParser):
-    """Airflow's own parser with a file of our own and without the process's file."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.read_string(text)
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Load settings from the text of an airflow.cfg and from environment variables."""
-    for name in [name for name in os.environ if name.startswith("AIRFLOW__")]:
-        monkeypatch.delenv(name)
-
-    def from_text(text: str = "", executor: str = "hybrid_executor.HybridExecutor", **env: str) -> Settings:
-        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
-        for name, value in env.items():
-            monkeypatch.setenv(f"AIRFLOW__{name}", value)
-        return load_settings(Conf(text))
-
-    return from_text
+from tests.fixtures.settings import Load
 
 
 def test_nothing_but_the_executor_needs_to_be_set(load: Load) -> None:
@@ -56,10 +30,12 @@ def test_airflows_own_conf_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_every_option_of_the_section_arrives(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "clusters.yaml").write_text("version: 1\nclusters: {}\n")
     settings = load(
         f"""
 [hybrid_executor]
 kubernetes_queues = pods, gpu-*, pods,
+clusters_file = {tmp_path}/clusters.yaml
 routes_file = {tmp_path}/routes.yaml
 celery_parallelism = 10
 kubernetes_parallelism = 4
@@ -84,6 +60,7 @@ scheduler_health_check_threshold = 4
     assert settings == Settings(
         kubernetes_queues=("pods", "gpu-*"),
         routes_file=f"{tmp_path}/routes.yaml",
+        clusters_file=f"{tmp_path}/clusters.yaml",
         celery_parallelism=10,
         kubernetes_parallelism=4,
         held_limit=20,

@@ -139,3 +139,7 @@ def test_every_row_has_a_story_in_the_order_of_time(values: dict[str, Any]) -> N
     assert [moment.at for moment in told] == sorted(moment.at for moment in told)
     assert told[0].event is Event.QUEUED
     assert headline(row, NOW)
+
+
+def test_the_cluster_is_named_where_it_has_a_name() -> None:
+    assert "goes to kubernetes in cluster eu by" in story(record(cluster="eu"))[0].text

@@ -35,9 +35,9 @@ class CeleryBackend:
         self._last: dict[SubmissionId, Observation | None] = {}
 
     @property
-    def trouble(self) -> str | None:
+    def troubles(self) -> Mapping[str, str | None]:
         """See ``ports.Backend``; of the broker, for a result store that is away holds nothing back."""
-        return self._sender.trouble if self._sender else None
+        return {"": self._sender.trouble if self._sender else None}
 
     def start(self) -> None:
         """See ``ports.Backend``. Raises ``ConfigError`` where Airflow's Celery options make no app."""
@@ -85,7 +85,7 @@ class CeleryBackend:
             seen.append(observed)
         return seen
 
-    def cancel(self, ids: Collection[SubmissionId]) -> None:
+    def cancel(self, ids: Collection[SubmissionId], cluster: str = "") -> None:  # noqa: ARG002
         """See ``ports.Backend``.
 
         A message that lies in its queue is taken out (Redis) or discarded by
@@ -95,7 +95,7 @@ class CeleryBackend:
         if ids and self._sender:
             self._sender.cancel(sorted(ids))
 
-    def adopt(self, ids: Collection[SubmissionId]) -> None:
+    def adopt(self, ids: Collection[SubmissionId], cluster: str = "") -> None:  # noqa: ARG002
         """See ``ports.Backend``.
 
         On brokers that can't be looked into (anything but Redis) something
@@ -132,6 +132,6 @@ class CeleryBackend:
         for submission in ids:
             self._last.pop(submission, None)
 
-    def log(self, attempt_id: str) -> list[str] | None:  # noqa: ARG002
+    def log(self, attempt_id: str, cluster: str = "") -> list[str] | None:  # noqa: ARG002
         """See ``ports.Backend``: workers serve their own logs, which Airflow reads itself."""
         return None

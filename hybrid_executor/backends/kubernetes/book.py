@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.fatal import FatalWaits, Verdict
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Observation, Started, Waiting
@@ -31,6 +32,7 @@ from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.resources import Resources
 from hybrid_executor.naming import (
     LABEL_ATTEMPT,
+    LABEL_CLUSTER,
     LABEL_DEPLOYMENT,
     LABEL_DONE,
     LABEL_EXECUTOR,
@@ -110,19 +112,26 @@ def submission_of(pod: Pod) -> SubmissionId | None:
     return SubmissionId(labels[LABEL_ATTEMPT], int(number))
 
 
-def our_labels(submission: SubmissionId, owner: str, deployment: str) -> dict[str, str]:
+def our_labels(submission: SubmissionId, owner: str, config: KubernetesConfig) -> dict[str, str]:
     """What finds a pod again, whatever a template or mutation hook did to its labels."""
     return {
         LABEL_EXECUTOR: "True",
         LABEL_OWNER: owner,
-        LABEL_DEPLOYMENT: deployment,
+        LABEL_DEPLOYMENT: config.deployment,
         LABEL_ATTEMPT: submission.attempt_id,
         LABEL_SUBMISSION: str(submission.number),
+        **({LABEL_CLUSTER: config.cluster} if config.cluster else {}),
     }
 
 
-def watch_selector(owner: str, deployment: str) -> str:
-    return f"{LABEL_DEPLOYMENT}={deployment},{LABEL_OWNER}={owner},{LABEL_DONE}!=True"
+def of_deployment(config: KubernetesConfig) -> str:
+    """The selector of one Airflow's pods in one of its clusters."""
+    cluster = f"{LABEL_CLUSTER}={config.cluster}" if config.cluster else f"!{LABEL_CLUSTER}"
+    return f"{LABEL_DEPLOYMENT}={config.deployment},{cluster}"
+
+
+def watch_selector(owner: str, config: KubernetesConfig) -> str:
+    return f"{of_deployment(config)},{LABEL_OWNER}={owner},{LABEL_DONE}!=True"
 
 
 class Book:

@@ -4,12 +4,12 @@
 nothing else of it: no models, so that a list of ten thousand pods costs what
 its JSON costs. It translates at this border: an answer that is a no becomes
 ``Answer``, no answer at all becomes ``ApiUnavailable``. It never repeats a
-request. kubernetes_asyncio is imported on the first request: it costs tens of
-MiB, which a process that only constructs the backend is spared.
+request that may have been carried out. kubernetes_asyncio is imported on the
+first request: it costs tens of MiB, which a process that only constructs the
+backend is spared.
 """
 # ruff: noqa: PLC0415 - the clients are costly to import and most processes never use them
 
-import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -19,7 +19,8 @@ from urllib.parse import quote
 
 from hybrid_executor.backends.kubernetes.answer import Answer, read_answer
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
-from hybrid_executor.meter import API_CALLS, Meter
+from hybrid_executor.backends.kubernetes.connection import Connection, token_of
+from hybrid_executor.meter import API_CALLS, DEFAULT_CLUSTER, Meter
 from hybrid_executor.model.errors import ApiUnavailable
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ class PodApi:
     def __init__(self, config: KubernetesConfig, meter: Meter | None = None) -> None:
         self._config = config
         self._meter = meter or Meter()
-        self._client: Any = None
-        self._opening = asyncio.Lock()
+        self._connection = Connection(config, self._lost)
         self.availability = Availability()
 
     async def create(self, namespace: str, pod: Pod) -> dict[str, Any]:
@@ -150,9 +150,7 @@ class PodApi:
                 connection.setsockopt(level, option, value)
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        await self._connection.close()
 
     async def _chunks(self, response: "aiohttp.ClientResponse") -> AsyncIterator[bytes]:
         import aiohttp
@@ -198,27 +196,41 @@ class PodApi:
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
     ) -> "aiohttp.ClientResponse":
-        import aiohttp
+        """Send it; once more, with a new token, where the token was refused: then nothing was done."""
+        client = await self._connection.client()
+        token = token_of(client)
 
-        client = await self._opened()
-        try:
-            response: aiohttp.ClientResponse = await client.call_api(
-                path,
-                method,
-                query_params=list(query.items()),
-                header_params={"Content-Type": content_type, "Accept": "application/json"},
-                body=body,
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _request_timeout=timeout,
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._meter.count(API_CALLS, *call_of(method, path, query), "none")
-            raise self._lost(error) from error
-        self._meter.count(API_CALLS, *call_of(method, path, query), str(response.status))
-        if response.status < 500:
-            self.availability.found()
+        async def send() -> "aiohttp.ClientResponse":
+            import aiohttp
+
+            try:
+                response: aiohttp.ClientResponse = await client.call_api(
+                    path,
+                    method,
+                    query_params=list(query.items()),
+                    header_params={"Content-Type": content_type, "Accept": "application/json"},
+                    body=body,
+                    auth_settings=["BearerToken"],
+                    _preload_content=False,
+                    _request_timeout=timeout,
+                )
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self._count(method, path, query, "none")
+                raise self._lost(error) from error
+            self._count(method, path, query, str(response.status))
+            if response.status < 500:
+                self.availability.found()
+            return response
+
+        response = await send()
+        if response.status == 401 and await self._connection.has_other_token(token):
+            response.release()
+            response = await send()
         return response
+
+    def _count(self, method: str, path: str, query: Mapping[str, str], code: str) -> None:
+        cluster = self._config.cluster or DEFAULT_CLUSTER
+        self._meter.count(API_CALLS, cluster, *call_of(method, path, query), code)
 
     async def _answer(self, response: "aiohttp.ClientResponse") -> Answer:
         import aiohttp
@@ -235,42 +247,7 @@ class PodApi:
     def _lost(self, error: BaseException) -> ApiUnavailable:
         words = _words(error)
         self.availability.lost(words)
-        return ApiUnavailable(f"no answer from the Kubernetes API server: {words}")
-
-    async def _opened(self) -> Any:
-        async with self._opening:
-            if self._client is None:
-                self._client = await open_client(self._config, self._lost)
-            return self._client
-
-
-async def open_client(config: KubernetesConfig, lost: Any) -> Any:
-    """Read the kubeconfig or the service account; no request yet. Unreadable counts as away."""
-    from kubernetes_asyncio import client
-    from kubernetes_asyncio import config as loading
-
-    settings = client.Configuration()
-    try:
-        if config.in_cluster:
-            loading.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-        else:
-            await loading.load_kube_config(
-                config_file=config.config_file,
-                context=config.cluster_context,
-                client_configuration=settings,
-            )
-    except (loading.ConfigException, OSError, ValueError) as error:
-        where = (
-            "in-cluster settings" if config.in_cluster else f"kubeconfig {config.config_file or '(default)'}"
-        )
-        raise lost(ValueError(f"{where}: {error}")) from error
-    if not config.verify_ssl:
-        settings.verify_ssl = False
-    if config.ssl_ca_cert:
-        settings.ssl_ca_cert = config.ssl_ca_cert
-    watches = len(config.watched)
-    settings.connection_pool_maxsize = config.creation_concurrency + config.upkeep_concurrency + watches + 4
-    return client.ApiClient(settings)
+        return ApiUnavailable(f"no answer from {self._config.in_words}: {words}")
 
 
 def keepalive_options(config: KubernetesConfig) -> list[tuple[int, int, int]]:

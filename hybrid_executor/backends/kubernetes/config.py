@@ -67,8 +67,10 @@ class RoomTiming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubernetesConfig:
-    """Where the API server is, where pods go, and what becomes of them."""
+    """Where one cluster's API server is, where pods go, and what becomes of them."""
 
+    #: Its name in routes; empty is the cluster of ``[kubernetes_executor]``.
+    cluster: str = ""
     namespace: str = "default"
     #: Tells the pods of this Airflow from those of another in the same namespace; a label value.
     deployment: str = "airflow"
@@ -109,6 +111,11 @@ class KubernetesConfig:
     def watched(self) -> tuple[str | None, ...]:
         """The namespaces to list and watch; None is all of them."""
         return self.scopes or (self.namespace,)
+
+    @property
+    def in_words(self) -> str:
+        """The API server, in messages."""
+        return f"the API server of cluster {self.cluster}" if self.cluster else "the Kubernetes API server"
 
     def watches(self, namespace: str) -> bool:
         """Whether a pod in ``namespace`` would be seen."""

@@ -33,7 +33,7 @@ from hybrid_executor.model.attempt import Submission, SubmissionId
 from hybrid_executor.model.errors import ApiUnavailable, InvalidPod
 from hybrid_executor.model.observation import Diagnosis, Ended, How, Observation, Rejected, Waiting
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.naming import LABEL_OWNER
+from hybrid_executor.naming import LABEL_CLUSTER, LABEL_OWNER
 from hybrid_executor.pods.workload import mounts_workload
 
 log = logging.getLogger("hybrid_executor.kubernetes")
@@ -63,7 +63,7 @@ class Creation:
         self._say = say
         self._cancel_unknown = cancel_unknown
         self._gate = Gate()
-        self._delivery = Delivery(api, book, self._gate, config.deployment)
+        self._delivery = Delivery(api, book, self._gate, config)
         self._count = itertools.count()
         self._queue: asyncio.PriorityQueue[tuple[int, int, Submission]] = asyncio.PriorityQueue()
         #: Given and not answered yet; True once it is withdrawn.
@@ -184,7 +184,8 @@ class Creation:
 def prepared(pod: Pod, submission: SubmissionId, owner: str, config: KubernetesConfig) -> dict[str, Any]:
     """The pod as it is sent: with the labels that find it again, whatever a hook made of them."""
     meta = dict(pod["metadata"])
-    meta["labels"] = {**(meta.get("labels") or {}), **our_labels(submission, owner, config.deployment)}
+    labels = {name: value for name, value in (meta.get("labels") or {}).items() if name != LABEL_CLUSTER}
+    meta["labels"] = {**labels, **our_labels(submission, owner, config)}
     meta.setdefault("namespace", config.namespace)
     if not config.watches(meta["namespace"]):
         raise InvalidPod(

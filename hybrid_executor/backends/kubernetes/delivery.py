@@ -15,6 +15,7 @@ from typing import Any
 from hybrid_executor.backends.kubernetes.answer import Answer, secret_answer, wait_for_api
 from hybrid_executor.backends.kubernetes.book import Book, Known, our_labels
 from hybrid_executor.backends.kubernetes.client import PodApi
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.gate import Gate
 from hybrid_executor.model.attempt import Submission, SubmissionId
 from hybrid_executor.model.errors import ApiUnavailable
@@ -24,14 +25,14 @@ from hybrid_executor.pods.workload import workload_secret
 
 
 class Delivery:
-    """Sends Secrets for the pods of one backend."""
+    """Sends Secrets for the pods of one cluster."""
 
-    def __init__(self, api: PodApi, book: Book, gate: Gate, deployment: str) -> None:
+    def __init__(self, api: PodApi, book: Book, gate: Gate, config: KubernetesConfig) -> None:
         """``gate`` is that of all requests which make something."""
         self._api = api
         self._book = book
         self._gate = gate
-        self._deployment = deployment
+        self._config = config
         #: By namespace: closed where a Secret was refused, for every other one would be.
         self._refused: defaultdict[str, Gate] = defaultdict(Gate)
 
@@ -63,7 +64,7 @@ class Delivery:
         return None
 
     def _secret(self, submission: Submission, pod: Known) -> dict[str, Any]:
-        labels = our_labels(submission.id, "", self._deployment)
+        labels = our_labels(submission.id, "", self._config)
         # Who answers for a pod may change; no right to change a Secret's labels is needed for that.
         del labels[LABEL_OWNER]
         return workload_secret(pod, labels, submission.payload)

@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 from hybrid_executor.backends.kubernetes.answer import Answer
+from hybrid_executor.backends.kubernetes.book import of_deployment
 from hybrid_executor.backends.kubernetes.client import Pod, PodApi, pods_path
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.model.errors import ApiUnavailable
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_DEPLOYMENT, LABEL_EXECUTOR
+from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_EXECUTOR
 from hybrid_executor.pods.inventory import PodSummary
 
 #: Tries of one request before a command gives it up.
@@ -26,10 +28,10 @@ LISTS_MAX = 5
 ROLE = "workers/rbac/operator-role.yaml"
 
 
-def of_deployment(deployment: str, *, attempt_id: str = "") -> str:
-    """The selector of the pods of one Airflow, or of one of its attempts."""
+def attempts_of(config: KubernetesConfig, *, attempt_id: str = "") -> str:
+    """The selector of the pods of one Airflow in one of its clusters, or of one attempt."""
     attempt = f"{LABEL_ATTEMPT}={attempt_id}" if attempt_id else LABEL_ATTEMPT
-    return f"{LABEL_EXECUTOR}=True,{attempt},{LABEL_DEPLOYMENT}={deployment}"
+    return f"{LABEL_EXECUTOR}=True,{attempt},{of_deployment(config)}"
 
 
 class Inventory(PodApi):

@@ -22,7 +22,7 @@ from hybrid_executor.backends.kubernetes.models import Models, models
 from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.model.attempt import Submission, TaskAddress
 from hybrid_executor.model.errors import InvalidPod
-from hybrid_executor.pods.build import PodSettings, build_pod, seal
+from hybrid_executor.pods.build import PodSettings, build_pod, seal, settings_of_route
 from hybrid_executor.pods.layers import Layer, Stage
 from hybrid_executor.pods.legacy import LEGACY_KEY, deprecation, refused, translate
 from hybrid_executor.pods.template import PodTemplate
@@ -44,12 +44,14 @@ class PodMaker:
         settings: PodSettings,
         templates: Templates,
         coordinator: Callable[[str], Mapping[str, Any] | None] | None = None,
+        *,
+        clusters: Mapping[str, PodSettings] | None = None,
     ) -> None:
         """``coordinator`` gives what ``[sdk] queue_to_coordinator`` says about a queue.
 
-        ``coordinator_extra`` is the real one.
+        ``coordinator_extra`` is the real one. ``clusters`` are the settings of those that have names.
         """
-        self._settings = settings
+        self._settings = {"": settings, **(clusters or {})}
         self._templates = templates
         self._coordinator = coordinator or (lambda _queue: None)
         #: DAG and task of which a deprecation was said.
@@ -80,7 +82,8 @@ class PodMaker:
 
     def _make(self, submission: Submission, seen: Seen | None) -> dict[str, Any]:
         config, extra = self._said(submission)
-        settings = _with_image(self._settings, extra)
+        route = submission.attempt.route
+        settings = _with_image(settings_of_route(self._settings[route.cluster], route), extra)
         pod = build_pod(submission, self._template(submission, config, extra), settings)
         if seen:
             seen(Layer.EXECUTOR, pod)

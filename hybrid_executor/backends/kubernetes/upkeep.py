@@ -14,7 +14,15 @@ from enum import Flag, auto
 from typing import Any, NoReturn
 
 from hybrid_executor.backends.kubernetes.answer import Answer
-from hybrid_executor.backends.kubernetes.book import Book, Known, Order, Pod, our_labels, submission_of
+from hybrid_executor.backends.kubernetes.book import (
+    Book,
+    Known,
+    Order,
+    Pod,
+    of_deployment,
+    our_labels,
+    submission_of,
+)
 from hybrid_executor.backends.kubernetes.client import PodApi
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.model.attempt import SubmissionId
@@ -23,7 +31,6 @@ from hybrid_executor.model.observation import Diagnosis, Ended, How, Observation
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.naming import (
     LABEL_ATTEMPT,
-    LABEL_DEPLOYMENT,
     LABEL_DONE,
     LABEL_EXECUTOR,
     LABEL_OWNER,
@@ -301,7 +308,7 @@ class Upkeep:
 
     def _inheriting_one(self, pod: Pod, submission: SubmissionId | None) -> Callable[[], Awaitable[None]]:
         if submission:
-            return self._taking(pod, our_labels(submission, self._owner, self._config.deployment))
+            return self._taking(pod, our_labels(submission, self._owner, self._config))
         return lambda: self._withdraw(pod)
 
     async def _withdraw(self, pod: Pod) -> None:
@@ -320,8 +327,7 @@ class Upkeep:
         if live is None:
             return
         living = ",".join(sorted({*live, self._owner}))
-        ours = f"{OURS},{LABEL_DEPLOYMENT}={self._config.deployment}"
-        selector = f"{ours},{LABEL_OWNER} notin ({living}),{LABEL_DONE}!=True"
+        selector = f"{OURS},{of_deployment(self._config)},{LABEL_OWNER} notin ({living}),{LABEL_DONE}!=True"
         try:
             left = [pod async for pod in self._list(selector) if submission_of(pod) and observe(pod).ended]
         except (Answer, ApiUnavailable):
