@@ -115,6 +115,12 @@ class Scene:
         eviction = kubernetes.client.V1Eviction(metadata=kubernetes.client.V1ObjectMeta(name=name))
         self._core.create_namespaced_pod_eviction(name, self.stack.namespace, eviction, _request_timeout=10)
 
+    def delete_at_once(self, name: str) -> None:
+        """End a pod with no grace: its process gets no signal that it could heed."""
+        self._core.delete_namespaced_pod(
+            name, self.stack.namespace, grace_period_seconds=0, _request_timeout=10
+        )
+
     # --- looking -----------------------------------------------------------------------
 
     def lines(self, run_id: str) -> list[Line]:
@@ -162,6 +168,14 @@ class Scene:
             for pod in listed.items
             if run_id in (None, (pod.metadata.annotations or {}).get("run_id"))
         ]
+
+    def started(self, run_id: str) -> list[str]:
+        """The names of pods that tasks of a run have started themselves, but for those that are ending."""
+        selector = f"kubernetes_pod_operator=True,run_id={run_id}"
+        listed = self._core.list_namespaced_pod(
+            self.stack.namespace, label_selector=selector, _request_timeout=10
+        )
+        return [pod.metadata.name for pod in listed.items if not pod.metadata.deletion_timestamp]
 
     def event_log(self, run_id: str) -> list[tuple[str, int, str, str]]:
         """What the executor noted of a run's tasks: task, try, event, text."""

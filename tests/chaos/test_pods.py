@@ -6,6 +6,7 @@ import pytest
 
 from tests.chaos.pod_suite import DeathSuite, UserSuite
 from tests.chaos.scene import Scene
+from tests.chaos.starter_suite import StarterSuite
 
 
 @pytest.fixture
@@ -18,4 +19,8 @@ class TestUsers(UserSuite):
 
 
 class TestDeaths(DeathSuite):
+    """On the embedded cluster."""
+
+
+class TestStarters(StarterSuite):
     """On the embedded cluster."""

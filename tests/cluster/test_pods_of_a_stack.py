@@ -6,6 +6,7 @@ import pytest
 
 from tests.chaos.pod_suite import DeathSuite, UserSuite
 from tests.chaos.scene import Scene
+from tests.chaos.starter_suite import StarterSuite
 from tests.cluster.plane import ControlPlane
 
 pytestmark = pytest.mark.timeout(600)
@@ -33,3 +34,7 @@ class TestUsersOnARealControlPlane(UserSuite):
 
 class TestDeathsOnARealControlPlane(DeathSuite):
     """The eviction API is asked by an administrator, as a drain or an autoscaler does."""
+
+
+class TestStartersOnARealControlPlane(StarterSuite):
+    """Tasks that start pods have the Role for it and no other right, as workers, pods and triggerer."""
