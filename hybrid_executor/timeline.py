@@ -8,7 +8,9 @@ commands.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from fractions import Fraction
 
+from hybrid_executor.cluster.quantity import about
 from hybrid_executor.durations import in_words
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.record import Outcome, Stage, SubmissionRecord
@@ -64,7 +66,9 @@ def story(record: SubmissionRecord) -> list[Moment]:
         pod = f": {record.where}" if record.where and record.backend is BackendName.KUBERNETES else ""
         moments.append(Moment(at=record.started_at, event=Event.STARTED, text=f"started{where}{pod}"))
     if record.ended_at and record.outcome:
-        moments.append(Moment(at=record.ended_at, event=Event.ENDED, text=_ended(record, record.outcome)))
+        moments.append(
+            Moment(at=record.ended_at, event=Event.ENDED, text=_ended(record, record.outcome) + _took(record))
+        )
     return sorted(moments, key=lambda moment: moment.at)
 
 
@@ -115,6 +119,16 @@ def _ended(record: SubmissionRecord, outcome: Outcome) -> str:
     code = f", exit code {record.exit_code}" if record.exit_code else ""
     why = f": {record.diagnosis}" if record.reason else ""
     return f"{_ENDS[outcome]}{code}{why}"
+
+
+def _took(record: SubmissionRecord) -> str:
+    """What its container took, for a look at requests and limits; empty where nobody measured."""
+    if record.memory_peak_bytes is None:
+        return ""
+    asked = record.memory_limit_bytes or record.memory_request_bytes
+    of = f" of {about(Fraction(asked))}" if asked else ""
+    cpu = f", {record.cpu_peak_m}m of cpu in its busiest minute" if record.cpu_peak_m is not None else ""
+    return f"; took up to {about(Fraction(record.memory_peak_bytes))}{of} memory{cpu}"
 
 
 def _waited(record: SubmissionRecord) -> bool:

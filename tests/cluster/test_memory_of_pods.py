@@ -88,8 +88,19 @@ gauge.leave(measured.used(), gauge.MESSAGE)
 
 
 def test_a_container_tells_what_it_took_through_the_kubelet(workload: Workload) -> None:
+    """Also one that may write nothing but its volumes, as user 50000."""
     limits = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "600Mi"}}
-    workload.run("measured", "python", "-c", MEASURED, image=images.AIRFLOW, resources=limits)
+    strict = {"runAsNonRoot": True, "runAsUser": 50000, "readOnlyRootFilesystem": True}
+    scratch = [{"name": "scratch", "mountPath": "/tmp"}]  # noqa: S108 - of the container
+    pod = workload.pod(
+        *("measured", "python", "-c", MEASURED),
+        image=images.AIRFLOW,
+        resources=limits,
+        securityContext=strict,
+        volumeMounts=scratch,
+    )
+    pod["spec"]["volumes"] = [{"name": "scratch", "emptyDir": {}}]
+    workload.create(pod)
     end = workload.end_of("measured")
     assert end["exitCode"] == 0, workload.kubectl("logs", "measured")
     assert end["message"].startswith("7 tables loaded\n")

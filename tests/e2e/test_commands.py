@@ -51,6 +51,14 @@ def test_why_tells_both_tries_of_a_retry_that_moved_to_a_pod(examples: Examples)
         assert events == ["queued", "submitted", "started", "ended"]
 
 
+def test_advise_knows_what_the_tasks_in_pods_took(examples: Examples) -> None:
+    run = examples.runs["retry_crosses_backends"]
+    [told] = hybrid(run.stack, "pods", "advise", "--dag", run.dag_id, "--json")
+    assert (told["task_id"], told["measured"]) == ("outgrows_its_worker", told["runs"])
+    assert 32 << 20 < told["memory"]["highest"] < 4 << 30
+    assert told["cpu"]["highest"] > 0
+
+
 def test_status_counts_every_task_of_the_examples(examples: Examples, stack: RunningStack) -> None:
     ended = {"celery": 0, "kubernetes": 0}
     for queue in hybrid(stack, "status", "--json")["queues"]:

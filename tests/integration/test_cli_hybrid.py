@@ -320,6 +320,14 @@ def test_the_doctor_finds_a_healthy_site_well(site: Site, healthy: dict[str, str
         assert f"ok       {check}" in done.stdout
 
 
+def test_the_doctor_says_what_images_must_have_where_pods_are_measured(
+    site: Site, healthy: dict[str, str]
+) -> None:
+    done = site.run("hybrid", "doctor", AIRFLOW__HYBRID_EXECUTOR__MEASURE_PODS="True", **healthy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "hybrid_executor.worker.task (measure_pods): it must be in their images" in done.stdout
+
+
 def test_the_doctor_names_everything_that_is_wrong_and_no_secret(site: Site, tmp_path: Path) -> None:
     routes = tmp_path / "routes.yaml"
     routes.write_text("version: 1\nroutes:\n  - {queue: a, backend: kubernetes, pod_template: none.yaml}\n")

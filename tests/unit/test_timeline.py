@@ -1,5 +1,6 @@
 """A submission's story is told in order, from whatever the ledger holds."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -103,6 +104,22 @@ def test_a_wait_that_was_over_at_once_is_no_part_of_the_story() -> None:
         where="p on n",
     )
     assert [moment.event for moment in story(started)] == ["queued", "submitted", "started"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, ""),
+        (
+            {"memory_peak_bytes": 300 << 20, "cpu_peak_m": 80},
+            "300Mi memory, 80m of cpu in its busiest minute",
+        ),
+        ({"memory_peak_bytes": 1 << 29, "memory_limit_bytes": 1 << 29}, "512Mi of 512Mi memory"),
+    ],
+)
+def test_the_story_ends_with_what_the_task_took(values: dict[str, Any], words: str) -> None:
+    end = story(replace(ENDED, **values))[-1].text
+    assert end.endswith(f"limit 512Mi; took up to {words}" if words else "limit 512Mi")
 
 
 def test_a_message_is_submitted_to_its_queue_and_a_pod_by_its_name() -> None:
