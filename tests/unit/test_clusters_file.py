@@ -9,10 +9,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.model.errors import ConfigError
+from hybrid_executor.pods.build import ENV_EXECUTION_API
 from hybrid_executor.routing import ClusterEntry, parse_clusters
 from hybrid_executor.settings import Settings, load_routing
+from hybrid_executor.settings.pods import pod_maker
 from tests.fixtures.settings import Load
+from tests.fixtures.submissions import pod_submission
 
 SOURCE = "/etc/airflow/clusters.yaml"
 FULL = """\
@@ -221,6 +225,20 @@ def test_a_bad_file_stops_nothing(load: Load, folder: Path, text: bytes | None) 
     assert settings.problems
     assert all(str(folder / "clusters.yaml") in problem for problem in settings.problems)
     assert settings.clusters == ()
+
+
+def test_pods_are_made_for_the_cluster_of_their_route(load: Load, folder: Path) -> None:
+    settings = read(load, folder, "[kubernetes_executor]\nnamespace = home\n")
+    make = pod_maker(settings, Templates(), "7").make
+
+    def place(cluster: str) -> tuple[str, str | None]:
+        pod = make(pod_submission(cluster=cluster))
+        env = {item["name"]: item.get("value") for item in pod["spec"]["containers"][0]["env"]}
+        return pod["metadata"]["namespace"], env.get(ENV_EXECUTION_API)
+
+    assert place("") == ("home", None)
+    assert place("eu") == ("airflow", "https://airflow.example.org/execution/")
+    assert place("us-2") == ("batch", None)
 
 
 # --- what routes may name --------------------------------------------------------------------
