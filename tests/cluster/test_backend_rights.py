@@ -1,10 +1,8 @@
 """The Roles of ``workers/rbac`` are enough and not too much, and their lack is waited for."""
 
 import asyncio
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,51 +13,13 @@ from hybrid_executor.model.observation import Accepted, Ended, How, Rejected, St
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.settings import Settings
 from tests.cluster.access import RBAC
+from tests.cluster.audit import Audit
 from tests.cluster.backend import QUICK, ROLES, ClusterHarness, HarnessMaker, Sender, role_rules
 from tests.cluster.fixture import StartPlane
 from tests.cluster.plane import ControlPlane
 from tests.cluster.runner_node import RunnerNode
 from tests.contract.backend_suite import Fate
 from tests.fixtures.kube import until
-
-POLICY = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived"],
-    "rules": [
-        {"level": "Metadata", "resources": [{"group": "", "resources": ["pods", "pods/*", "secrets"]}]}
-    ],
-}
-
-
-class Audit:
-    """What the API server wrote of requests about pods and Secrets."""
-
-    def __init__(self, folder: Path) -> None:
-        self.log = folder / "audit.log"
-        policy = folder / "audit-policy.yaml"
-        policy.write_text(json.dumps(POLICY))
-        self.flags = [f"--audit-policy-file={policy}", f"--audit-log-path={self.log}"]
-
-    def of(self, user: str) -> list[dict[str, Any]]:
-        events = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return [event for event in events if event["user"]["username"] == user]
-
-    def used(self, user: str) -> set[tuple[str, str, str]]:
-        """Each verb, resource and subresource that was allowed."""
-        return {asked(event) for event in self.of(user) if decision(event) == "allow"}
-
-    def denied(self, user: str) -> set[tuple[str, str, str]]:
-        return {asked(event) for event in self.of(user) if decision(event) != "allow"}
-
-
-def asked(event: dict[str, Any]) -> tuple[str, str, str]:
-    about = event["objectRef"]
-    return event["verb"], about["resource"], about.get("subresource", "")
-
-
-def decision(event: dict[str, Any]) -> str:
-    return str(event["annotations"]["authorization.k8s.io/decision"])
 
 
 def live(harness: ClusterHarness) -> None:
@@ -93,7 +53,7 @@ def live(harness: ClusterHarness) -> None:
 def test_every_right_of_the_roles_is_used_and_none_is_missing(
     start_plane: StartPlane, start_harness: HarnessMaker, tmp_path: Path
 ) -> None:
-    audit = Audit(tmp_path)
+    audit = Audit(tmp_path, ["pods", "pods/*", "secrets"])
     # OpenShift has this check of who may name owners; the default is to go without.
     strict = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement"
     plane = start_plane(apiserver_flags=[*audit.flags, strict])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hybrid_executor.standalone.stack.environment import (
+    POD_CONNECTION,
     Setup,
     airflow_environment,
     command_line,
@@ -107,3 +108,12 @@ def test_settings_of_the_calling_shell_do_not_reach_the_stack() -> None:
 
 def test_no_secret_is_in_the_repr_of_a_setup() -> None:
     assert "secret" not in repr(SETUP).replace("jwt_secret", "")
+
+
+def test_tasks_ask_the_api_server_where_they_start_pods() -> None:
+    """Its address and its credentials are in no environment of what runs tasks."""
+    asked = json.loads(airflow_environment(SETUP)[POD_CONNECTION])
+    assert asked["extra"] == {"kube_config_path": str(SETUP.kubeconfig), "namespace": SETUP.namespace}
+    assert not {POD_CONNECTION} & {*worker_environment(SETUP), *pod_environment(SETUP)}
+    own = {POD_CONNECTION: "{}"}
+    assert airflow_environment(replace(SETUP, extra=own))[POD_CONNECTION] == "{}"
