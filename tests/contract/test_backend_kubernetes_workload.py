@@ -154,6 +154,17 @@ class TestALostReply:
             Ended,
         ]
 
+    def test_a_pod_that_has_started_meanwhile_answers_when_it_is_looked_up(
+        self, harness: KubernetesHarness, heard: Heard
+    ) -> None:
+        harness.kube.fail(verb="create", path=SECRETS, times=1, drop_reply=True, delay_s=2.0)
+        sent = harness.submission(Fate.BLOCKS)
+        harness.backend.submit([sent])
+        heard.until_kind(Started, [sent.id])
+        again = Heard(harness)
+        harness.backend.adopt([sent.id])
+        again.until_kind(Started, [sent.id])
+
 
 class TestRefused:
     """The pod goes, and the attempt waits; it is no failure of its own."""

@@ -234,7 +234,7 @@ def test_an_adopted_attempt_is_not_sent_before_its_backend_has_answered(
     sent = list(setup.received)
     setup.killed()
     for backend in setup.backends.values():
-        monkeypatch.setattr(backend, "adopt", lambda ids: None)
+        monkeypatch.setattr(backend, "adopt", lambda ids, cluster: None)
         monkeypatch.setattr(backend, "poll", list)
     assert setup.runner.adopt_or_reset_orphaned_tasks() == 0
     setup.loops()

@@ -260,7 +260,7 @@ class Book:
         elif known.taken_back:
             self._say(replace(known.taken_back, retry_after_s=None))
         else:
-            if known.lacks_workload:
+            if known.lacks_workload and not self._is_being_made(submission):
                 self._say(Accepted(submission, _external_name(known), lacks_payload=True))
             self._say(Waiting(submission, *self._wait(known)))
         return True

@@ -75,8 +75,11 @@ class Session:
         self.upkeep.cancel(unknown)
 
     def adopt(self, ids: Sequence[SubmissionId]) -> None:
-        """What is known answers from memory; what is being made will be answered by that."""
-        self.upkeep.adopt([s for s in ids if s not in self.creation and not self.book.repeat(s)])
+        """What is known answers from memory; what is being made will be answered by that.
+
+        A pod is still being made while its Secret is, and may have started by then.
+        """
+        self.upkeep.adopt([s for s in ids if not self.book.repeat(s) and s not in self.creation])
 
     def _works(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         watches = [reflector.run for reflector in self.reflectors]
