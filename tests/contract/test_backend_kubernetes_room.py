@@ -10,7 +10,7 @@ import pytest
 
 from hybrid_executor.backends.kubernetes.config import RoomTiming
 from hybrid_executor.model.attempt import Submission
-from hybrid_executor.model.observation import Observation, Started, Waiting
+from hybrid_executor.model.observation import Accepted, Observation, Started, Waiting
 from hybrid_executor.model.reason import Reason
 from tests.contract.backend_suite import Fate, Heard
 from tests.fixtures.kube import Kube, until
@@ -84,6 +84,8 @@ def test_a_pod_that_no_node_could_hold_is_told_at_once(cluster: Cluster) -> None
     cluster.backend.submit([sent])
     said = wait(heard, sent, "large comes nearest, but has 16Gi memory of the 64Gi that it asks for")
     assert (said.reason, said.retry_after_s) == (Reason.NO_NODE, None)
+    # The watch may be ahead of the answer to the pod's creation.
+    heard.until_kind(Accepted, [sent.id])
     heard.silence([sent.id])
 
 
