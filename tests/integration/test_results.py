@@ -61,9 +61,10 @@ def test_a_wait_lasts_until_the_last_submission_has_ended(ledger: DatabaseLedger
     first = a_record()
     second = replace(first, id=SubmissionId(first.id.attempt_id, 2))
 
+    ledger.record([first], [])
+    ledger.record([], [Change(id=first.id, ended_at=LATER, outcome=Outcome.REPLACED)])
+
     def life() -> None:
-        ledger.record([first], [])
-        ledger.record([], [Change(id=first.id, ended_at=LATER, outcome=Outcome.REPLACED)])
         ledger.record([second], [])
         ledger.record([], [Change(id=second.id, started_at=LATER, where="celery@w")])
         ledger.record([], [Change(id=second.id, ended_at=LATER, outcome=Outcome.SUCCEEDED)])
