@@ -8,10 +8,9 @@ says which cluster and namespace.
 """
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk import dag, task
+from airflow.sdk import dag
 
 ANY_IMAGE = "busybox:1"
-PYTHON_IMAGE = "python:3.12-slim"
 
 
 def say(task_id: str, *, queue: str = "default", deferrable: bool = False) -> KubernetesPodOperator:
@@ -33,14 +32,6 @@ def start_pods():
     say("watched")
     say("deferred", deferrable=True)
     say("from_a_pod", queue="kubernetes")
-
-    @task.kubernetes(image=PYTHON_IMAGE, startup_check_interval_seconds=1)
-    def count(numbers: list[int]) -> None:
-        import sys  # noqa: PLC0415 - the function alone is sent to the other image
-
-        print(f"{sum(numbers)} by {sys.argv[0]} on Python {sys.version_info.major}")
-
-    count([1, 2, 3])
 
 
 start_pods()

@@ -16,7 +16,14 @@ from tests.fixtures.stack import RunningStack, wait_until
 
 ROWS = 1_200_000
 KEYS = 30_011
-EXAMPLES = ("fan_out", "mixed_etl", "pod_override", "retry_crosses_backends", "start_pods")
+EXAMPLES = (
+    "fan_out",
+    "mixed_etl",
+    "pod_override",
+    "retry_crosses_backends",
+    "start_pods",
+    "start_python_pods",
+)
 
 
 @dataclass(frozen=True)
