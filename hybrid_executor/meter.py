@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-#: What a tag calls the cluster of ``[kubernetes_executor]``, which has no name.
-DEFAULT_CLUSTER = "default"
 #: Values of a metric's tags, in their order.
 Tags = tuple[str, ...]
 #: Times that are kept until they are drained; beyond, they are not.

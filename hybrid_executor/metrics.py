@@ -17,7 +17,6 @@ from hybrid_executor.lifecycle import Phase
 from hybrid_executor.meter import (
     ATTEMPTS,
     BREAKER,
-    DEFAULT_CLUSTER,
     HELD,
     PENDING_AGE,
     Meter,
@@ -25,6 +24,7 @@ from hybrid_executor.meter import (
     Tags,
 )
 from hybrid_executor.model.attempt import BackendName, Destination
+from hybrid_executor.naming import shown_cluster
 
 
 class Emitter:
@@ -71,4 +71,4 @@ def standing(inflight: Inflight, now: datetime) -> dict[tuple[Metric, Tags], flo
 def _cluster_of(to: Destination) -> str:
     if to.backend is not BackendName.KUBERNETES:
         return "none"
-    return to.cluster or DEFAULT_CLUSTER
+    return shown_cluster(to.cluster)

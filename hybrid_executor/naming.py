@@ -34,6 +34,9 @@ LABEL_EXECUTOR = "kubernetes_executor"
 #: The stock label of a pod that is kept after its executor is done with it.
 LABEL_DONE = "airflow_executor_done"
 
+#: What people and metrics call the cluster of ``[kubernetes_executor]``, whose name is empty.
+DEFAULT_CLUSTER = "default"
+
 
 def celery_task_id(submission: SubmissionId) -> str:
     """The Celery task id: the attempt's UUID, or one derived from it for later submissions.
@@ -56,6 +59,11 @@ def pod_name(address: TaskAddress | None, submission: SubmissionId) -> str:
     tail = f"-{short_id(submission.attempt_id)}-{submission.number}"
     readable = slug(f"{address.dag_id}-{address.task_id}" if address else "workload")
     return readable[: POD_NAME_MAX - len(tail)].strip("-") + tail
+
+
+def shown_cluster(cluster: str) -> str:
+    """A cluster's name for people and metrics."""
+    return cluster or DEFAULT_CLUSTER
 
 
 def slug(text: str) -> str:

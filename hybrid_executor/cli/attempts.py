@@ -51,10 +51,9 @@ def _state(text: str | None) -> Stage | Outcome | None:
 def _row(record: SubmissionRecord, now: datetime) -> dict[str, str]:
     """What fits on a line."""
     address = record.address
-    index = f"[{address.map_index}]" if address and address.map_index >= 0 else ""
     return {
         "queued": f"{in_words(now - record.queued_at)} ago",
-        "task": f"{address.dag_id}.{address.task_id}{index}" if address else f"{record.kind}",
+        "task": address.task if address else f"{record.kind}",
         "run": address.run_id if address else "",
         "try": (str(address.try_number) if address else "") + _again(record),
         "queue": record.queue,

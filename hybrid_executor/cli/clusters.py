@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.inventory import Inventory
-from hybrid_executor.meter import DEFAULT_CLUSTER
 from hybrid_executor.model.errors import ApiUnavailable
+from hybrid_executor.naming import shown_cluster
 from hybrid_executor.routing.clusters import cluster_of
 from hybrid_executor.settings import Settings
 
@@ -37,15 +37,10 @@ def chosen(settings: Settings, names: Sequence[str] | None) -> list[KubernetesCo
     """Exits for a name that is not configured."""
     known = settings.every_cluster
     if unknown := [name for name in names or () if cluster_of(name) not in known]:
-        have = ", ".join(shown(name) for name in known)
+        have = ", ".join(shown_cluster(name) for name in known)
         raise SystemExit(f"no cluster is named {unknown[0]!r}; there are: {have}")
     wanted = dict.fromkeys(cluster_of(name) for name in names) if names else known
     return [known[name] for name in wanted]
-
-
-def shown(cluster: str) -> str:
-    """A cluster's name for people."""
-    return cluster or DEFAULT_CLUSTER
 
 
 def ask(

@@ -5,8 +5,6 @@ because Airflow loads this for every ``airflow`` command.
 """
 
 import argparse
-from datetime import timedelta
-from typing import Any
 
 from airflow.cli.cli_config import (
     ARG_OUTPUT,
@@ -16,50 +14,36 @@ from airflow.cli.cli_config import (
     CLICommand,
     GroupCommand,
     lazy_load_command,
-    positive_int,
 )
 
-
-def _arg(*flags: str, **options: Any) -> Arg:
-    return Arg(flags, **options)  # type: ignore[no-untyped-call]
-
-
-ARG_DAG_ID = _arg("dag_id", help="The id of the DAG")
-ARG_TASK_ID = _arg("task_id", nargs="?", help="The id of one task; all tasks without it")
-ARG_TRY_NUMBER = _arg(
-    "--try-number",
-    type=positive_int(allow_zero=False),  # type: ignore[no-untyped-call]
-    default=1,
-    help="The try to explain, because task_instance_mutation_hook may look at it (default: 1)",
+from hybrid_executor.cli.arguments import (
+    ARG_ALL,
+    ARG_CLUSTER,
+    ARG_CONTAINER,
+    ARG_DAG,
+    ARG_DAG_ID,
+    ARG_DRY_RUN,
+    ARG_EVERY,
+    ARG_FOLLOW,
+    ARG_JSON,
+    ARG_MAP_INDEX,
+    ARG_NAMESPACE,
+    ARG_OLDER_THAN,
+    ARG_ONE_INDEX,
+    ARG_ONE_TASK,
+    ARG_ONE_TRY,
+    ARG_POD,
+    ARG_RUN_ID,
+    ARG_RUN_OF_TASK,
+    ARG_SINCE,
+    ARG_TAIL,
+    ARG_TARGET,
+    ARG_TASK_ID,
+    ARG_TRY,
+    ARG_TRY_NUMBER,
+    ARG_WATCH,
+    FILTERS,
 )
-ARG_RUN_ID = _arg(
-    "--run-id",
-    help="The run to explain, because task_instance_mutation_hook may look at it; no run without it",
-)
-ARG_POD = _arg(
-    "--pod",
-    action="store_true",
-    help="Print the pod of the task, each field with the layer that set it (--output json: as a mapping)",
-)
-ARG_JSON = _arg("--json", action="store_true", help="Print the checks as JSON")
-
-
-def _duration(text: str) -> timedelta:
-    from hybrid_executor.durations import parse_duration  # noqa: PLC0415 - only this command needs it
-
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _reason(text: str) -> str:
-    from hybrid_executor.model.reason import Reason  # noqa: PLC0415 - as above
-
-    known = {reason.lower(): str(reason) for reason in Reason}
-    if text.lower() not in known:
-        raise argparse.ArgumentTypeError(f"{text!r} is no reason; there are {', '.join(Reason)}")
-    return known[text.lower()]
 
 
 class _Below(Arg):
@@ -81,52 +65,6 @@ class _Below(Arg):
             made.set_defaults(func=command.func)
 
 
-ARG_NAMESPACE = _arg(
-    "-n",
-    "--namespace",
-    action="append",
-    help="A namespace to look in, may be repeated (default: those that the executor watches)",
-)
-ARG_CLUSTER = _arg(
-    "--cluster",
-    action="append",
-    help="A cluster to look in, as the clusters file names it, or default; may be repeated (default: all)",
-)
-ARG_ALL = _arg("--all", action="store_true", help="Finished pods too")
-ARG_OLDER_THAN = _arg(
-    "--older-than", type=_duration, required=True, help="How long ago they ended at the least: 90m, 12h, 7d"
-)
-ARG_DRY_RUN = _arg("--dry-run", action="store_true", help="Say what would be removed, and remove nothing")
-ARG_DAG = _arg("--dag", metavar="DAG_ID", help="Tasks of this DAG alone")
-ARG_SINCE = _arg(
-    "--since",
-    type=_duration,
-    default=timedelta(days=7),
-    help="How long ago runs were queued at the most: 12h, 30d (default: 7d)",
-)
-ARG_ADVICE_JSON = _arg("--json", action="store_true", help="Print numbers, for programs, as JSON")
-ARG_TARGET = _arg(
-    "target",
-    nargs="+",
-    metavar="POD | ATTEMPT | DAG_ID RUN_ID TASK_ID",
-    help="A pod's name, an attempt's id (external_executor_id), or a task of a run",
-)
-ARG_MAP_INDEX = _arg("--map-index", type=int, default=-1, help="The map index of the task (default: none)")
-ARG_TRY = _arg(
-    "--try-number",
-    type=positive_int(allow_zero=False),  # type: ignore[no-untyped-call]
-    help="The try of the task (default: the newest that has a pod)",
-)
-ARG_FOLLOW = _arg(
-    "-f", "--follow", action="store_true", help="Wait for the pod to start, follow it to its end"
-)
-ARG_TAIL = _arg(
-    "--tail",
-    type=positive_int(allow_zero=True),  # type: ignore[no-untyped-call]
-    help="So many last lines (default: all)",
-)
-ARG_CONTAINER = _arg("-c", "--container", help="Another container than the one that runs the task")
-
 PODS_COMMANDS = (
     ActionCommand(
         name="advise",
@@ -136,7 +74,7 @@ PODS_COMMANDS = (
             " propose requests for each. The worst guesses come first."
         ),
         func=lazy_load_command("hybrid_executor.cli.pods_advise.advise_requests"),
-        args=(ARG_DAG, ARG_SINCE, ARG_ADVICE_JSON, ARG_VERBOSE),
+        args=(ARG_DAG, ARG_SINCE, ARG_JSON, ARG_VERBOSE),
     ),
     ActionCommand(
         name="cleanup",
@@ -167,55 +105,6 @@ PODS_COMMANDS = (
     ),
 )
 
-ARG_RUN_OF_TASK = _arg("run_id", help="The id of the run")
-ARG_ONE_TASK = _arg("task_id", help="The id of the task")
-ARG_ONE_INDEX = _arg(
-    "--map-index", type=int, help="One instance of a mapped task (default: all of them, one line each)"
-)
-ARG_ONE_TRY = _arg(
-    "--try-number",
-    type=positive_int(allow_zero=False),  # type: ignore[no-untyped-call]
-    help="One try of the task (default: all)",
-)
-ARG_STORY_JSON = _arg("--json", action="store_true", help="Print all that is known as JSON")
-ARG_WATCH = _arg("-w", "--watch", action="store_true", help="Show it again and again, until Ctrl-C")
-ARG_EVERY = _arg(
-    "--every",
-    type=positive_int(allow_zero=False),  # type: ignore[no-untyped-call]
-    default=2,
-    metavar="SECONDS",
-    help="With --watch: how often (default: 2)",
-)
-#: What an option may say: the words of ``Stage`` and ``Outcome``.
-STATES = ("queued", "submitted", "running", "succeeded", "failed", "replaced", "revoked", "restarted")
-FILTERS = (
-    _arg("--dag", help="Of this DAG"),
-    _arg("--run", help="Of this run"),
-    _arg("--task", help="Of this task"),
-    _arg("--queue", help="On this queue"),
-    _arg("--backend", choices=("celery", "kubernetes"), help="On this backend"),
-    _arg("--state", choices=STATES, help="In this state: " + ", ".join(STATES), metavar="STATE"),
-    _arg(
-        "--reason",
-        type=_reason,
-        help="That ended for this reason, or wait for it, e.g. OOMKilled or QuotaExceeded",
-    ),
-    _arg(
-        "--since",
-        type=_duration,
-        default=timedelta(days=1),
-        metavar="DURATION",
-        help="Queued no longer ago than this: 90m, 12h, 7d (default: 1d)",
-    ),
-    _arg(
-        "--limit",
-        type=positive_int(allow_zero=False),  # type: ignore[no-untyped-call]
-        default=50,
-        help="So many on a page (default: 50)",
-    ),
-    _arg("--after", metavar="PLACE", help="The page after this place, as the page before has named it"),
-)
-
 LEDGER_COMMANDS = (
     ActionCommand(
         name="trim",
@@ -237,7 +126,7 @@ HYBRID_COMMANDS = (
             " where tasks run, and what ended in the last hour."
         ),
         func=lazy_load_command("hybrid_executor.cli.status.status"),
-        args=(ARG_WATCH, ARG_EVERY, ARG_STORY_JSON, ARG_VERBOSE),
+        args=(ARG_WATCH, ARG_EVERY, ARG_JSON, ARG_VERBOSE),
     ),
     ActionCommand(
         name="why",
@@ -253,7 +142,7 @@ HYBRID_COMMANDS = (
             ARG_ONE_TASK,
             ARG_ONE_INDEX,
             ARG_ONE_TRY,
-            ARG_STORY_JSON,
+            ARG_JSON,
             ARG_VERBOSE,
         ),
     ),

@@ -59,11 +59,12 @@ def plain(record: SubmissionRecord) -> dict[str, Any]:
     address = values.pop("address") or {}
     attempt_id, number = values.pop("id")
     return {"attempt_id": attempt_id, "submission": number, "state": str(record.state)} | {
-        name: _plain(value) for name, value in (address | values).items()
+        name: json_value(value) for name, value in (address | values).items()
     }
 
 
-def _plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """One value as JSON has it."""
     if isinstance(value, datetime):
         return value.isoformat()
     return sorted(value) if isinstance(value, frozenset) else value

@@ -12,9 +12,10 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.inventory import Inventory, attempts_of
-from hybrid_executor.cli.clusters import ask, chosen, shown
+from hybrid_executor.cli.clusters import ask, chosen
 from hybrid_executor.cli.routes import show
 from hybrid_executor.durations import in_words
+from hybrid_executor.naming import shown_cluster
 from hybrid_executor.pods.inventory import PodSummary, summarise
 from hybrid_executor.settings import load_settings
 
@@ -58,7 +59,7 @@ def _age_order(pod: PodSummary) -> tuple[datetime, str]:
 def _row(pod: PodSummary, now: datetime, *, several: bool) -> dict[str, str]:
     """What fits on a line; the cluster where there are ``several``."""
     return {
-        **({"cluster": shown(pod.cluster)} if several else {}),
+        **({"cluster": shown_cluster(pod.cluster)} if several else {}),
         "namespace": pod.namespace,
         "pod": pod.name,
         **_task(pod),

@@ -162,8 +162,7 @@ def _name(record: SubmissionRecord) -> str:
     address = record.address
     if address is None:
         return f"{record.kind} {record.workload_id}"
-    index = f"[{address.map_index}]" if address.map_index >= 0 else ""
-    return f"{address.dag_id}.{address.task_id}{index} of {address.run_id}"
+    return f"{address.task} of {address.run_id}"
 
 
 def _table(titles: Iterable[str], rows: Iterable[Sequence[str]], numbers_from: int | None = None) -> Table:

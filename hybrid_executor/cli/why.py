@@ -17,7 +17,7 @@ from hybrid_executor import contract
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.inventory import Inventory, attempts_of
 from hybrid_executor.cli.clusters import ask
-from hybrid_executor.cli.ledger import history, plain, reading
+from hybrid_executor.cli.ledger import history, json_value, plain, reading
 from hybrid_executor.contract import TaskView
 from hybrid_executor.durations import in_words, in_words_finely
 from hybrid_executor.model.attempt import BackendName
@@ -186,7 +186,7 @@ def _as_json(
     now: datetime,
 ) -> dict[str, Any]:
     return {
-        "task_instance": {name: _text(value) for name, value in asdict(instance).items()}
+        "task_instance": {name: json_value(value) for name, value in asdict(instance).items()}
         if instance
         else None,
         "attempts": [
@@ -204,7 +204,3 @@ def _as_json(
         if isinstance(pod, str) or pod is None
         else {"name": pod.external_name, "phase": str(pod.phase), "reason": pod.reason, "node": pod.node},
     }
-
-
-def _text(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value

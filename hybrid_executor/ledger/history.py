@@ -85,9 +85,8 @@ class History:
         oldest: dict[tuple[BackendName, str], datetime] = {}
         ends: dict[tuple[BackendName, str], dict[Outcome, int]] = {}
         for row in self._rows(queries.open_counts()):
-            queue, stage = (BackendName(row["backend"]), row["queue"]), _stage_of(row)
-            counted = stages.setdefault(queue, {})
-            counted[stage] = counted.get(stage, 0) + row["count"]
+            queue, stage = (BackendName(row["backend"]), row["queue"]), Stage(row["stage"])
+            stages.setdefault(queue, {})[stage] = row["count"]
             if stage is not Stage.RUNNING:
                 oldest[queue] = min(row["oldest"], oldest.get(queue, row["oldest"]))
         for row in self._rows(queries.end_counts(ended_since)):
@@ -141,9 +140,3 @@ class History:
 
 def _place_of(record: SubmissionRecord) -> Place:
     return Place(record.queued_at, *record.id)
-
-
-def _stage_of(row: RowMapping) -> Stage:
-    if row["started"]:
-        return Stage.RUNNING
-    return Stage.SUBMITTED if row["submitted"] else Stage.QUEUED

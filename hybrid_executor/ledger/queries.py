@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, select, tuple_
 
 from hybrid_executor.ledger.tables import UtcTime, submission
 from hybrid_executor.model.attempt import BackendName
@@ -18,11 +18,13 @@ from hybrid_executor.model.record import Outcome, Stage
 
 _c = submission.c
 
-_STAGES: dict[Stage, list[ColumnElement[bool]]] = {
-    Stage.QUEUED: [_c.ended_at.is_(None), _c.started_at.is_(None), _c.submitted_at.is_(None)],
-    Stage.SUBMITTED: [_c.ended_at.is_(None), _c.started_at.is_(None), _c.submitted_at.is_not(None)],
-    Stage.RUNNING: [_c.ended_at.is_(None), _c.started_at.is_not(None)],
-}
+#: ``SubmissionRecord.state`` of what is open, as SQL. Constants stand in the text: PostgreSQL would take
+#: an expression with parameters for another one wherever it comes again, as in GROUP BY.
+_stage: ColumnElement[str] = case(
+    (_c.started_at.is_not(None), literal_column(f"'{Stage.RUNNING}'")),
+    (_c.submitted_at.is_not(None), literal_column(f"'{Stage.SUBMITTED}'")),
+    else_=literal_column(f"'{Stage.QUEUED}'"),
+)
 
 #: What ``pod_runs`` reads: whole rows would be ten times as much.
 POD_RUN = (
@@ -91,14 +93,11 @@ def of_task(dag_id: str, run_id: str, task_id: str, map_index: int | None, limit
 
 def open_counts() -> Select[Any]:
     """Open submissions by backend, queue and stage; with the oldest of each."""
-    submitted, started = _c.submitted_at.is_not(None), _c.started_at.is_not(None)
-    stage = (submitted.label("submitted"), started.label("started"))
+    counted = (func.count().label("count"), func.min(_c.queued_at).label("oldest"))
     return (
-        select(
-            _c.backend, _c.queue, *stage, func.count().label("count"), func.min(_c.queued_at).label("oldest")
-        )
+        select(_c.backend, _c.queue, _stage.label("stage"), *counted)
         .where(_c.ended_at.is_(None))
-        .group_by(_c.backend, _c.queue, submitted, started)
+        .group_by(_c.backend, _c.queue, _stage)
     )
 
 
@@ -173,7 +172,7 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     }
     conditions = [column == value for column, value in equal.items() if value is not None]
     if isinstance(wanted.state, Stage):
-        conditions += _STAGES[wanted.state]
+        conditions += [_c.ended_at.is_(None), _stage == wanted.state.value]
     elif wanted.state:
         conditions.append(_c.outcome == wanted.state.value)
     if wanted.reason:

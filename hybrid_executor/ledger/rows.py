@@ -10,6 +10,7 @@ from typing import Any
 from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Outcome, PodRun, SubmissionRecord
+from hybrid_executor.model.resources import Resources
 
 #: Fields of a record that are called otherwise in the table: ``WHERE`` is SQL's own word.
 _COLUMNS = {"where": "ran_on"}
@@ -29,12 +30,7 @@ _PLAIN = (
     "waits_since",
     "message",
     "exit_code",
-    "cpu_request_m",
-    "memory_request_bytes",
-    "memory_limit_bytes",
-    "cpu_peak_m",
-    "cpu_used_s",
-    "memory_peak_bytes",
+    *(field.name for field in fields(Resources)),
 )
 
 #: The columns that a change may set.
@@ -91,7 +87,7 @@ def record_of(row: Any) -> SubmissionRecord:
 
 
 def pod_run_of(row: Any) -> PodRun:
-    """What a row of ``statements.pod_runs`` says; an outcome of a later release is read as none."""
+    """What a row of ``queries.pod_runs`` says; an outcome of a later release is read as none."""
     values = {name: row[name] for name in row if name not in ("started_at", "ended_at", "outcome", "reason")}
     return PodRun(
         **values,

@@ -54,6 +54,12 @@ class TaskAddress:
     map_index: int = -1
     try_number: int = 1
 
+    @property
+    def task(self) -> str:
+        """The task in its DAG, for people: ``dag.task``, or ``dag.task[index]`` for one that is mapped."""
+        index = f"[{self.map_index}]" if self.map_index >= 0 else ""
+        return f"{self.dag_id}.{self.task_id}{index}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
 from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.resources import Resources
 
 
 class Outcome(StrEnum):
@@ -33,8 +34,11 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubmissionRecord:
-    """One row of the ledger: a submission with what is known of its attempt. Times are UTC."""
+class SubmissionRecord(Resources):
+    """One row of the ledger: a submission with what is known of its attempt. Times are UTC.
+
+    Resources are those of pods alone.
+    """
 
     id: SubmissionId
     kind: WorkloadKind
@@ -66,13 +70,6 @@ class SubmissionRecord:
     reason: Reason | None = None
     message: str | None = None
     exit_code: int | None = None
-    #: What its container had asked for and took (pods alone); see ``resources.Resources``.
-    cpu_request_m: int | None = None
-    memory_request_bytes: int | None = None
-    memory_limit_bytes: int | None = None
-    cpu_peak_m: int | None = None
-    cpu_used_s: float | None = None
-    memory_peak_bytes: int | None = None
 
     @property
     def state(self) -> Stage | Outcome:
@@ -94,7 +91,7 @@ class SubmissionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PodRun:
+class PodRun(Resources):
     """Of a row whose task ran in a pod and has ended: what it asked for and took."""
 
     dag_id: str
@@ -104,15 +101,10 @@ class PodRun:
     ran_s: float
     outcome: Outcome | None
     reason: Reason | None
-    cpu_request_m: int | None
-    memory_request_bytes: int | None
-    memory_limit_bytes: int | None
-    cpu_peak_m: int | None
-    memory_peak_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(Resources):
     """New values for one row; None leaves a column as it is.
 
     A row that has ended is never changed again: the first terminal result wins.
@@ -132,9 +124,3 @@ class Change:
     reason: Reason | None = None
     message: str | None = None
     exit_code: int | None = None
-    cpu_request_m: int | None = None
-    memory_request_bytes: int | None = None
-    memory_limit_bytes: int | None = None
-    cpu_peak_m: int | None = None
-    cpu_used_s: float | None = None
-    memory_peak_bytes: int | None = None

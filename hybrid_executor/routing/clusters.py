@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from hybrid_executor.meter import DEFAULT_CLUSTER
+from hybrid_executor.naming import DEFAULT_CLUSTER
 from hybrid_executor.routing.document import (
     HttpAddress,
     OneOrMore,

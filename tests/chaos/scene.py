@@ -67,6 +67,10 @@ class Scene:
         for dag_id, run_id in left:
             self.fail_run(dag_id, run_id)
         self.order.unlink(missing_ok=True)
+        # Nobody else does where its operator was not there to see its task end.
+        self._core.delete_collection_namespaced_pod(
+            self.stack.namespace, label_selector="kubernetes_pod_operator=True", _request_timeout=10
+        )
         self.check_nothing_is_left(90)
 
     def make_pool(self, name: str, slots: int) -> None:

@@ -12,6 +12,9 @@ from tests.fixtures.stack import wait_until
 WITHIN_S = 30
 DAG = "starting"
 TASKS = ("light_plain", "light_deferred", "heavy_plain", "heavy_deferred")
+DEFERRED = tuple(task for task in TASKS if task.endswith("_deferred"))
+#: What the operator's trigger logs first of all.
+TRIGGERED = "Checking pod "
 
 
 class StarterSuite:
@@ -84,4 +87,10 @@ class StarterSuite:
             lambda: all(scene.lives(run, number, task) for task in TASKS),
             120,
             lambda: f"not all live: {scene.stack.states(DAG, run)} {scene.started(run)}",
+        )
+        # Until the triggerer has taken a deferred task's trigger, nobody would delete its pod.
+        wait_until(
+            lambda: all(TRIGGERED in scene.task_log(DAG, run, task, number) for task in DEFERRED),
+            60,
+            lambda: f"not all triggers run: {scene.stack.states(DAG, run)}",
         )

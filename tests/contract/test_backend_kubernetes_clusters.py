@@ -50,6 +50,13 @@ def to_east(fate: Fate, **route: Any) -> Submission:
     return submission(fate, cluster=EAST, **route)
 
 
+def started_in_east(world: TwoClusters, heard: Heard) -> Submission:
+    there = to_east(Fate.BLOCKS)
+    world.backend.submit([there])
+    heard.until_kind(Started, [there.id])
+    return there
+
+
 def places(*sent: Submission, world: TwoClusters) -> list[tuple[int, int]]:
     """How many pods of each are at home and in the east."""
     return [(len(pods(world.home, s.id)), len(pods(world.east, s.id))) for s in sent]
@@ -126,9 +133,7 @@ class TestClusters:
     def test_adoption_asks_the_cluster_that_it_is_told_and_no_other(
         self, world: TwoClusters, heard: Heard
     ) -> None:
-        there = to_east(Fate.BLOCKS)
-        world.backend.submit([there])
-        heard.until_kind(Started, [there.id])
+        there = started_in_east(world, heard)
         world.start()
         heard.all.clear()
         world.backend.adopt([there.id])
@@ -143,9 +148,7 @@ class TestClusters:
     def test_a_pod_of_a_dead_scheduler_is_swept_in_its_cluster(
         self, world: TwoClusters, heard: Heard
     ) -> None:
-        there = to_east(Fate.BLOCKS)
-        world.backend.submit([there])
-        heard.until_kind(Started, [there.id])
+        there = started_in_east(world, heard)
         world.start()
         world.finish(world.east, there.id)
         world.backend.sweep(["2"])
@@ -155,9 +158,7 @@ class TestClusters:
 
     @pytest.mark.parametrize("known", [True, False])
     def test_a_withdrawal_reaches_the_cluster(self, world: TwoClusters, heard: Heard, known: bool) -> None:
-        there = to_east(Fate.BLOCKS)
-        world.backend.submit([there])
-        heard.until_kind(Started, [there.id])
+        there = started_in_east(world, heard)
         if not known:
             world.start()
         world.backend.cancel([there.id], EAST)

@@ -30,10 +30,24 @@ class Rig:
             name: MemoryBackend(world, name=name, clusters={"east": self.east})
             for name, world in self.worlds.items()
         }
+        self._begin()
+
+    def _begin(self) -> None:
         self.executor = HybridExecutor(backends=self.backends)
-        self.runner = side.runner(self.executor)
+        self.runner = self.side.runner(self.executor)
         for backend in self.backends.values():
             backend.owner = str(self.executor.job_id)
+
+    def die(self) -> None:
+        """The scheduler is silent from here on."""
+        self.sql("update job set latest_heartbeat = now() - interval '1 hour'")
+
+    def follow(self) -> None:
+        """Another takes its place, and adopts."""
+        self._begin()
+        for backend in self.backends.values():
+            backend._told.clear()
+        self.runner.adopt_or_reset_orphaned_tasks()
 
     def loops(self, count: int = 3) -> None:
         for _ in range(count):
@@ -314,13 +328,8 @@ def test_a_restart_that_its_scheduler_did_not_outlive_is_finished_by_the_next(de
         with pytest.raises(Killed):
             deaths.die(EVICTED)
     assert deaths.state() == "restarting"
-    rig.sql("update job set latest_heartbeat = now() - interval '1 hour'")
-    rig.executor = HybridExecutor(backends=rig.backends)
-    rig.runner = rig.side.runner(rig.executor)
-    for backend in rig.backends.values():
-        backend.owner = str(rig.executor.job_id)
-        backend._told.clear()
-    rig.runner.adopt_or_reset_orphaned_tasks()
+    rig.die()
+    rig.follow()
     rig.loops(1)
     (row,) = rig.sql("select outcome, reason from hybrid_submission")
     assert (row["outcome"], row["reason"]) == ("restarted", "Evicted")
@@ -355,14 +364,9 @@ def test_what_runs_in_a_cluster_is_adopted_there_whatever_routes_say_by_then(eas
     (sent,) = rig.east.received
     assert [row["cluster"] for row in rig.sql("select cluster from hybrid_submission")] == ["east"]
     rig.east.start(sent)
-    rig.sql("update job set latest_heartbeat = now() - interval '1 hour'")
+    rig.die()
     route(rule)
-    rig.executor = HybridExecutor(backends=rig.backends)
-    rig.runner = rig.side.runner(rig.executor)
-    for backend in rig.backends.values():
-        backend.owner = str(rig.executor.job_id)
-        backend._told.clear()
-    rig.runner.adopt_or_reset_orphaned_tasks()
+    rig.follow()
     rig.loops(2)
     assert rig.east.received == [sent]
     assert rig.worlds[KUBERNETES].received == rig.worlds[CELERY].received == []

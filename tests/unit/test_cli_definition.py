@@ -6,7 +6,8 @@ import pytest
 from airflow.cli.cli_config import Arg
 from airflow.cli.cli_parser import get_parser
 
-from hybrid_executor.cli.definition import HYBRID_COMMANDS, LEDGER_COMMANDS, PODS_COMMANDS, STATES
+from hybrid_executor.cli.arguments import STATES
+from hybrid_executor.cli.definition import HYBRID_COMMANDS, LEDGER_COMMANDS, PODS_COMMANDS
 from hybrid_executor.model.record import Outcome, Stage
 
 

@@ -96,6 +96,11 @@ class Rig:
             self.clock.elapsed_s += seconds
             self.controller.step()
 
+    def sees(self, seen: Waiting, seconds: float = 0.0) -> None:
+        """A step in which the pods' backend says this and nothing else."""
+        self.backends[KUBERNETES].poll = lambda: [seen]
+        self.steps(seconds)
+
 
 @pytest.fixture
 def rig() -> Rig:
@@ -282,8 +287,7 @@ def test_a_pod_that_no_node_could_hold_is_noted_once_and_goes_on(rig: Rig):
         Waiting(flight.id, Reason.NO_NODE, "large comes nearest. The scheduler: 0/3 nodes"),
     ]
     for seen in waits:
-        rig.backends[KUBERNETES].poll = lambda seen=seen: [seen]
-        rig.steps()
+        rig.sees(seen)
     [(_, event, text)] = rig.heard.notes
     assert event == "hybrid executor: no node could hold it"
     assert text.startswith("NoNode: large comes nearest -> lower its requests")
@@ -300,8 +304,7 @@ def test_the_ledger_says_what_an_attempt_waits_for_and_since_when(rig: Rig):
     ]
     began = []
     for seen in waits:
-        rig.backends[KUBERNETES].poll = lambda seen=seen: [seen]
-        rig.steps(seconds=5.0)
+        rig.sees(seen, seconds=5.0)
         began.append(rig.clock.now())
     [row] = rig.ledger.records
     assert (row.waits_for, row.waits_message) == (Reason.IMAGE_PULL, "team/app:1, back-off")

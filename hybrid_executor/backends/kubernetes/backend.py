@@ -20,10 +20,11 @@ from hybrid_executor.backends.kubernetes.loop import LoopThread
 from hybrid_executor.backends.kubernetes.podlog import read_log
 from hybrid_executor.backends.kubernetes.session import Session
 from hybrid_executor.backends.kubernetes.times import PodTimes
-from hybrid_executor.meter import DEFAULT_CLUSTER, WATCH_AGE, Meter, Tags
+from hybrid_executor.meter import WATCH_AGE, Meter, Tags
 from hybrid_executor.model.attempt import BackendName, Destination, Submission, SubmissionId
 from hybrid_executor.model.observation import Accepted, Ended, Observation, Rejected, Started, Waiting
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.naming import shown_cluster
 
 log = logging.getLogger("hybrid_executor.kubernetes")
 
@@ -131,7 +132,7 @@ class KubernetesBackend:
     def _watch_ages(self) -> dict[Tags, float]:
         clusters, now_s = self._clusters, time.monotonic()
         return {
-            (name or DEFAULT_CLUSTER, reflector.scope or "all"): now_s - reflector.heard_at_s
+            (shown_cluster(name), reflector.scope or "all"): now_s - reflector.heard_at_s
             for name, session in (clusters.sessions if clusters else {}).items()
             for reflector in session.reflectors
         }

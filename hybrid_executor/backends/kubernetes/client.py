@@ -20,8 +20,9 @@ from urllib.parse import quote
 from hybrid_executor.backends.kubernetes.answer import Answer, read_answer
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.connection import Connection, token_of
-from hybrid_executor.meter import API_CALLS, DEFAULT_CLUSTER, Meter
+from hybrid_executor.meter import API_CALLS, Meter
 from hybrid_executor.model.errors import ApiUnavailable
+from hybrid_executor.naming import shown_cluster
 
 if TYPE_CHECKING:
     import aiohttp
@@ -229,7 +230,7 @@ class PodApi:
         return response
 
     def _count(self, method: str, path: str, query: Mapping[str, str], code: str) -> None:
-        cluster = self._config.cluster or DEFAULT_CLUSTER
+        cluster = shown_cluster(self._config.cluster)
         self._meter.count(API_CALLS, cluster, *call_of(method, path, query), code)
 
     async def _answer(self, response: "aiohttp.ClientResponse") -> Answer:

@@ -1,11 +1,9 @@
-"""What a task's container had asked for, and what it took.
-
-Adds what is missing: where tables are there and their revision is not, Airflow
-takes them for the first revision's, whatever release made them.
-"""
+"""What a task's container had asked for, and what it took."""
 
 import sqlalchemy as sa
 from alembic import op
+
+from hybrid_executor.ledger.migrations.missing import add_columns
 
 revision = "0004"
 down_revision = "0003"
@@ -24,18 +22,9 @@ COLUMNS = {
 
 
 def upgrade() -> None:
-    there = _columns()
-    for name, kind in COLUMNS.items():
-        if name not in there:
-            op.add_column(TABLE, sa.Column(name, kind()))
+    add_columns(TABLE, *(sa.Column(name, kind()) for name, kind in COLUMNS.items()))
 
 
 def downgrade() -> None:
     for name in reversed(COLUMNS):
         op.drop_column(TABLE, name)
-
-
-def _columns() -> set[str]:
-    if op.get_context().as_sql:  # nobody to ask: the SQL is printed
-        return set()
-    return {column["name"] for column in sa.inspect(op.get_bind()).get_columns(TABLE)}
