@@ -1,6 +1,6 @@
 # One command each; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster chaos cluster cluster-down keda check fmt mutants lock clean
+.PHONY: help install demo test test-cluster test-mariadb chaos cluster cluster-down keda check fmt mutants lock clean
 BIN := .venv/bin
 WORKERS ?= auto
 SEEDS ?= 5
@@ -38,6 +38,10 @@ keda: install ## KEDA on the cluster that is up
 
 cluster-down: ## end it, and leave nothing
 	@test ! -d .cluster || $(BIN)/python -m tests.cluster down
+
+test-mariadb: install ## the ledger's tests on a real MariaDB, which root gets installed if it is missing
+	@$(BIN)/python -m tests.fixtures.mariadb
+	@$(BIN)/python -m pytest -q -m mariadb tests/contract/test_ledger.py tests/integration $(ARGS)
 
 chaos: install ## kills and outages on the whole stack, SEEDS of them at random moments (SEED=n: from this one)
 	@CHAOS_SEEDS=$(SEEDS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests/chaos $(ARGS)

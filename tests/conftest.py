@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.fixtures.servers",
     "tests.fixtures.settings",
     "tests.fixtures.kube",
+    "tests.fixtures.mariadb",
     "tests.fixtures.node",
     "tests.fixtures.site",
     "tests.fixtures.stack",

@@ -1,4 +1,4 @@
-"""The ledger's contract over memory, SQLite and PostgreSQL, and what only a database can show."""
+"""The ledger's contract over memory, SQLite, PostgreSQL and MariaDB, and what only a database can show."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -244,8 +244,19 @@ class TestPostgres(DatabaseSuite):
         assert failures == []
 
 
+@pytest.mark.mariadb
+class TestMariadb(DatabaseSuite):
+    """What comes nearest to a MySQL here."""
+
+    @pytest.fixture
+    def engine(self, mariadb_url: str) -> Iterator[Engine]:
+        engine = create_engine(mariadb_url)
+        yield engine
+        engine.dispose()
+
+
 class TestMysqlDialect:
-    """No MySQL server runs here: what is sent to one is compiled and read."""
+    """What is sent to a MySQL, compiled and read."""
 
     def test_a_row_that_is_there_already_is_skipped_without_hiding_bad_values(self) -> None:
         sql = str(statements.insertion("mysql", skip_existing=True).compile(dialect=mysql.dialect()))

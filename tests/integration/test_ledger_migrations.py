@@ -22,20 +22,22 @@ from sqlalchemy import Engine, create_engine, inspect, text
 from hybrid_executor import ledger, provider, version
 from hybrid_executor.ledger.revisions import REVISIONS, VERSION_TABLE, current_problem
 from hybrid_executor.ledger.tables import metadata, submission
+from tests.fixtures.mariadb import MariadbServer
 from tests.fixtures.servers import SharedPostgres
 
 HERE = Path(ledger.__file__).parent
 MANAGER = "hybrid_executor.ledger.manager.LedgerDBManager"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.mariadb)])
 def engines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Engine, Engine]]:
     """Two empty databases of one kind."""
     if request.param == "sqlite":
         yield from _pair(f"sqlite:///{tmp_path / 'one.db'}", f"sqlite:///{tmp_path / 'two.db'}")
     else:
-        postgres: SharedPostgres = request.getfixturevalue("postgres")
-        with postgres.fresh_database() as one, postgres.fresh_database() as two:
+        name = "postgres" if request.param == "postgresql" else request.param
+        server: SharedPostgres | MariadbServer = request.getfixturevalue(name)
+        with server.fresh_database() as one, server.fresh_database() as two:
             yield from _pair(one, two)
 
 
@@ -77,8 +79,9 @@ def test_a_migrated_database_equals_a_fresh_one(engines: tuple[Engine, Engine]) 
     command.upgrade(alembic_config(migrated), "head")
     assert schema_of(migrated) == schema_of(fresh)
     assert len(schema_of(fresh)["indexes"]) == 4
-    assert "ended_at IS NULL" in str(schema_of(fresh)["indexes"])
-    assert "ended_at IS NOT NULL" in str(schema_of(fresh)["indexes"])
+    if fresh.dialect.name != "mysql":  # which has no partial indexes
+        assert "ended_at IS NULL" in str(schema_of(fresh)["indexes"])
+        assert "ended_at IS NOT NULL" in str(schema_of(fresh)["indexes"])
     with migrated.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, metadata) == []

@@ -13,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from tests.fixtures.debian import install
 
 #: Program → Debian's package of it.
 PACKAGES = {
@@ -119,32 +119,6 @@ def _fault(command: str) -> str:
             trial, cwd=folder, env=os.environ | {"PATH": PATH}, capture_output=True, text=True, check=False
         )
     return (done.stderr.strip() or f"exit code {done.returncode}") if done.returncode else ""
-
-
-def install(packages: list[str]) -> None:
-    """Install packages, without starting the services that they bring."""
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    with _nothing_started():
-        for command in (
-            ["apt-get", "update", "-qq"],
-            ["apt-get", "install", "-qq", "--yes", "--no-install-recommends", *packages],
-        ):
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-
-
-@contextmanager
-def _nothing_started() -> Iterator[None]:
-    """Answer "no" to packages that ask whether to start a service; a machine with an answer keeps its own."""
-    policy = Path("/usr/sbin/policy-rc.d")
-    if policy.exists():
-        yield
-        return
-    policy.write_text("#!/bin/sh\nexit 101\n")
-    policy.chmod(0o755)
-    try:
-        yield
-    finally:
-        policy.unlink()
 
 
 def main() -> int:
