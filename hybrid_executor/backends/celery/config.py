@@ -9,8 +9,11 @@ from hybrid_executor.model.errors import ConfigError
 class CeleryConfig:
     """Plain values, made by ``settings``. Every number must be positive."""
 
-    #: How often results of what is in flight are read.
+    #: How often results of what is in flight are read, where they are not pushed.
     poll_interval_s: float = 1.0
+    #: How often where they are. A push is lost with its connection, which is noticed at once, unless a
+    #: network drops it in silence. So this is only how late a slot may be freed after that.
+    repair_interval_s: float = 10.0
     #: ``[celery] operation_timeout``: longest wait for the broker's answer to one publish.
     operation_timeout_s: float = 1.0
     #: Longest wait for the answer to one read of results or of a queue.

@@ -1,25 +1,29 @@
 """The thread ``hybrid-celery-results``: follows the results of what is in flight, and looks things up.
 
-It reads nothing while nothing is in flight. A result store that is away ends
-no attempt and loses no answer: it is asked again until it is back.
-Everything in here but ``tell`` and the life cycle belongs to that thread.
+It reads nothing while nothing is in flight. Where results are pushed they are
+heard at once, and read seldom, for what a push has missed; elsewhere they are
+read often. A result store that is away ends no attempt and loses no answer: it
+is asked again until it is back. Everything in here but ``tell`` and the life
+cycle belongs to that thread.
 """
 
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from celery import states
 
+from hybrid_executor.backends.celery.bell import Bell
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.celery.lookup import WITHDRAWN, Lookup, Why
 from hybrid_executor.backends.celery.outage import Outage
+from hybrid_executor.backends.celery.push import Push
 from hybrid_executor.backends.celery.queues import QueueReader
-from hybrid_executor.backends.celery.results import ResultReader, ResultsUnavailable, observation
+from hybrid_executor.backends.celery.results import Result, ResultReader, ResultsUnavailable, observation
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Ended, How, Observation, Started, Waiting
 from hybrid_executor.naming import celery_task_id
@@ -44,12 +48,7 @@ class LookUp:
     queue: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """Nothing but a reason to look whether to stop."""
-
-
-Order = Follow | LookUp | Wake
+Order = Follow | LookUp
 
 
 class Observer:
@@ -59,11 +58,13 @@ class Observer:
         self._config = config
         self._tell_backend = say
         self._results = ResultReader(app, config)
+        self._push = Push(self._results, config)
         self._queues = QueueReader(app, config)
         acks_late = bool(app.conf.task_acks_late)
         self._lookup = Lookup(self._results, self._queues, config, self._say, acks_late=acks_late)
         self._outage = Outage("the Celery result store", config.outage_pause_max_s)
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._bell = Bell()
         self._followed: dict[str, SubmissionId] = {}
         self._queue_of: dict[SubmissionId, str] = {}
         self._started: set[SubmissionId] = set()
@@ -78,27 +79,30 @@ class Observer:
     def tell(self, order: Order) -> None:
         """Called by the other threads; never blocks."""
         self._orders.put(order)
+        self._bell.ring()
 
     def stop(self, deadline_s: float) -> None:
         """End the thread; one that is stuck in a read is left to die with the process."""
         self._stopping.set()
-        self._orders.put(Wake())
+        self._bell.ring()
         self._thread.join(max(deadline_s, 0.0))
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._take_orders(self._pause_s(time.monotonic()))
+            self._bell.wait(self._pause_s(time.monotonic()), self._push.file())
             if not self._stopping.is_set():
                 self._work_safely()
-        self._results.close()
-        self._queues.close()
+        for opened in (self._push, self._results, self._queues, self._bell):
+            opened.close()
 
     def _work_safely(self) -> None:
         try:
+            self._take_orders()
             self._work(time.monotonic())
         except Exception:
             # A result backend may raise anything. Without this thread no task would ever end.
             log.exception("reading Celery's results failed; trying again")
+            self._push.close()
             self._away_until_s = time.monotonic() + self._config.outage_pause_max_s
 
     def _work(self, now_s: float) -> None:
@@ -106,17 +110,31 @@ class Observer:
             return
         try:
             self._lookup.step(now_s)
-            if now_s >= self._read_at_s:
-                self._read_at_s = now_s + self._config.poll_interval_s
-                self._follow()
+            self._follow(now_s)
         except ResultsUnavailable as error:
+            self._push.close()
             self._away_until_s = now_s + self._outage.failed(str(error))
         else:
             if self._followed:
                 self._outage.over()
 
-    def _follow(self) -> None:
-        for task_id, result in self._results.changes(list(self._followed)).items():
+    def _follow(self, now_s: float) -> None:
+        heard = self._push.hear(now_s)
+        self._judge(self._results.heard(heard.raws))
+        if now_s >= self._read_due_s():
+            self._read_at_s = now_s
+            self._push.probe(now_s)
+            self._judge(self._results.changes(list(self._followed)))
+        elif heard.joined:
+            self._judge(self._results.changes(heard.joined))
+
+    def _read_due_s(self) -> float:
+        """When all that is followed is to be read."""
+        config = self._config
+        return self._read_at_s + (config.repair_interval_s if self._push.is_open else config.poll_interval_s)
+
+    def _judge(self, results: Mapping[str, Result]) -> None:
+        for task_id, result in results.items():
             if not (submission := self._followed.get(task_id)):
                 continue
             if seen := observation(submission, result):
@@ -126,34 +144,35 @@ class Observer:
                 self._look_up(submission, Why.CANCEL)
 
     def _pause_s(self, now_s: float) -> float | None:
-        """How long to wait for orders; None means until one comes."""
-        due = [due_s for due_s in (self._lookup.next_due_s(),) if due_s is not None]
+        """How long to wait for orders and pushes; None means until one comes."""
+        due = [due_s for due_s in (self._lookup.next_due_s(), self._push.due_s()) if due_s is not None]
         if self._followed:
-            due.append(self._read_at_s)
+            due.append(self._read_due_s())
         return max(min(due), self._away_until_s) - now_s if due else None
 
-    def _take_orders(self, pause_s: float | None) -> None:
-        try:
-            self._obey(self._orders.get(timeout=None if pause_s is None else max(pause_s, 0.0)))
-            while True:
+    def _take_orders(self) -> None:
+        while True:
+            try:
                 self._obey(self._orders.get_nowait())
-        except queue.Empty:
-            return
+            except queue.Empty:
+                return
 
     def _obey(self, order: Order) -> None:
         match order:
             case Follow(submission=submission, queue=name):
-                self._followed[celery_task_id(submission)] = submission
+                self._watch(submission)
                 self._queue_of[submission] = name
             case LookUp(submission=submission, why=why, queue=name):
                 if why is Why.ADOPT and self._lookup.is_cancelled(submission):
                     return
                 if name:
                     self._queue_of[submission] = name
-                self._followed[celery_task_id(submission)] = submission
+                self._watch(submission)
                 self._look_up(submission, why)
-            case Wake():
-                pass
+
+    def _watch(self, submission: SubmissionId) -> None:
+        self._followed[celery_task_id(submission)] = submission
+        self._push.follow(celery_task_id(submission))
 
     def _look_up(self, submission: SubmissionId, why: Why) -> None:
         started = submission in self._started
@@ -174,5 +193,6 @@ class Observer:
             self._followed.pop(celery_task_id(submission), None)
             self._queue_of.pop(submission, None)
             self._started.discard(submission)
+            self._push.leave(celery_task_id(submission))
             self._results.forget(celery_task_id(submission))
         self._tell_backend(seen)

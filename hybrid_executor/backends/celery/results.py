@@ -1,4 +1,4 @@
-"""Reads Celery's results in bulk, and says what they mean.
+"""Reads Celery's results in bulk, and says what they mean, be they read or pushed.
 
 One MGET for key-value stores, one SELECT for the database backend over a held
 connection, one read per task for any other. A result that has not changed is
@@ -21,6 +21,7 @@ from celery import states
 from celery.app import backends
 from celery.backends.base import BaseKeyValueStoreBackend
 from celery.backends.database import DatabaseBackend
+from celery.backends.redis import RedisBackend
 from celery.exceptions import CeleryError
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
@@ -127,6 +128,18 @@ class _KeyValueStore:
             client.close()
 
 
+class _RedisStore(_KeyValueStore):
+    """Publishes each result as it is stored, to a channel named like its key."""
+
+    def pubsub(self) -> Any:
+        # Celery's own client: TLS, Sentinel and credentials are as it makes them.
+        return self._backend.client.pubsub()
+
+    def channel(self, task_id: str) -> bytes:
+        channel: bytes = self._backend.get_key_for_task(task_id)
+        return channel
+
+
 class _DatabaseStore:
     def __init__(self, backend: Any) -> None:
         # Celery makes a new engine, hence a new connection, for every read.
@@ -191,6 +204,25 @@ class ResultReader:
             changed[task_id] = result
         return changed
 
+    def heard(self, raws: Mapping[str, Any]) -> dict[str, Result]:
+        """What differs, of results that were pushed, from what is known."""
+        changed = {}
+        for task_id, raw in raws.items():
+            if self._store and self._seen.get(task_id) != raw and (r := _decode(self._store, task_id, raw)):
+                self._seen[task_id] = raw
+                changed[task_id] = r
+        return changed
+
+    def pubsub(self) -> Any | None:
+        """A subscriber to what the store publishes; None if it publishes nothing. Does not connect."""
+        self._store = self._store or self._open()
+        return self._store.pubsub() if isinstance(self._store, _RedisStore) else None
+
+    def channel(self, task_id: str) -> bytes:
+        """Where a Redis store publishes the results of a task; anything for other stores."""
+        self._store = self._store or self._open()
+        return self._store.channel(task_id) if isinstance(self._store, _RedisStore) else task_id.encode()
+
     def forget(self, task_id: str) -> None:
         """This one is no longer asked for."""
         self._seen.pop(task_id, None)
@@ -223,7 +255,7 @@ class ResultReader:
             backend.connparams["socket_timeout"] = self._config.read_timeout_s
             backend.connparams.setdefault("socket_connect_timeout", None)
             backend.connparams["socket_connect_timeout"] = self._config.read_timeout_s
-        return _KeyValueStore(backend)
+        return _RedisStore(backend) if isinstance(backend, RedisBackend) else _KeyValueStore(backend)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

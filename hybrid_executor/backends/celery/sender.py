@@ -15,7 +15,7 @@ from typing import Any
 
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.celery.lookup import Why
-from hybrid_executor.backends.celery.observer import Follow, LookUp, Observer, Wake
+from hybrid_executor.backends.celery.observer import Follow, LookUp, Observer
 from hybrid_executor.backends.celery.outage import Outage
 from hybrid_executor.backends.celery.publish import PublishAnswer, Published, Publisher, Unpublished
 from hybrid_executor.backends.celery.redaction import error_text
@@ -36,6 +36,11 @@ class Send:
 @dataclass(frozen=True, slots=True)
 class Withdraw:
     ids: tuple[SubmissionId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Nothing but a reason to look whether to stop."""
 
 
 class Sender:
