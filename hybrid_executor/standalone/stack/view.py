@@ -28,6 +28,8 @@ EARLIER = {
     "replaced": "sent again",
     "revoked": "withdrawn",
 }
+#: How an earlier part of one try ended: it was deferred, or a sensor put it off.
+PAUSED = "paused"
 #: What is unique in a pod's name: thirteen characters of the attempt's id and the submission.
 POD_TAIL = 16
 #: Oldest run first; within a run in the order in which tasks were queued.
@@ -84,8 +86,12 @@ def read_states(engine: sa.Engine, runs: Iterable[Run]) -> dict[Run, str]:
 
 def lines_of(rows: Sequence[Mapping[str, Any]], now: datetime) -> list[Line]:
     """Turn the query's rows into lines."""
-    last = {_instance(row): index for index, row in enumerate(rows)}
-    return [_line(row, last[_instance(row)] == index, now) for index, row in enumerate(rows)]
+    lines: list[Line] = []
+    following: dict[tuple[object, ...], Mapping[str, object]] = {}
+    for row in reversed(rows):
+        lines.append(_line(row, following.get(_instance(row)), now))
+        following[_instance(row)] = row
+    return lines[::-1]
 
 
 def verdict(
@@ -153,7 +159,8 @@ def _instance(row: Mapping[str, object]) -> tuple[object, ...]:
     return tuple(row[name] for name in ("dag_id", "run_id", "task_id", "map_index"))
 
 
-def _line(row: Mapping[str, object], is_last: bool, now: datetime) -> Line:
+def _line(row: Mapping[str, object], following: Mapping[str, object] | None, now: datetime) -> Line:
+    is_last = following is None
     index = row["map_index"]
     task = str(row["task_id"]) + (f"[{index}]" if isinstance(index, int) and index >= 0 else "")
     number = row["try_number"]
@@ -164,19 +171,21 @@ def _line(row: Mapping[str, object], is_last: bool, now: datetime) -> Line:
         queue=str(row["queue"] or row["asked_queue"]),
         backend=_text(row["backend"]),
         where=_place(row["ran_on"]) or _pod(row),
-        state=_state(row, is_last),
+        state=_state(row, following),
         seconds=_seconds(begin, end, now),
         is_last=is_last,
         attempt=number if isinstance(number, int) else None,
     )
 
 
-def _state(row: Mapping[str, object], is_last: bool) -> str:
-    if is_last:
+def _state(row: Mapping[str, object], following: Mapping[str, object] | None) -> str:
+    if following is None:
         state = _text(row["state"]) or "waiting"
         waits = _text(row["waits_for"])
         return f"{state}: {waits}" if waits and state == "queued" else state
     # The ledger says how the process ended; that it was not the last means that the task went on.
+    if row["outcome"] == "succeeded" and row["try_number"] == following["try_number"]:
+        return PAUSED
     return EARLIER.get(_text(row["outcome"]) or "", "open")
 
 

@@ -75,8 +75,13 @@ def test_a_mapped_task_is_shown_with_its_index_and_a_waiting_one_with_its_reason
     [("succeeded", "tried again"), ("failed", "tried again"), ("replaced", "sent again"), (None, "open")],
 )
 def test_an_earlier_submission_says_what_came_of_it(outcome: str | None, words: str) -> None:
-    first, _ = lines_of([ROW | {"outcome": outcome}, ROW | {"submission": 2}], NOW)
+    first, _ = lines_of([ROW | {"outcome": outcome}, ROW | {"submission": 2, "try_number": 2}], NOW)
     assert first.state == words
+
+
+def test_a_deferred_task_that_was_resumed_is_no_second_try() -> None:
+    first, last = lines_of([ROW, ROW | {"attempt_id": "b"}], NOW)
+    assert (first.state, first.is_last, last.state) == ("paused", False, "success")
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, WIDE])
