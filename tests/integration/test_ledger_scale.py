@@ -17,7 +17,7 @@ from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Stage
 from tests.fixtures.servers import SharedPostgres
 
-ROWS, OPEN = 200_000, 2_000
+ROWS, OPEN = 1_000_000, 2_000
 
 #: The newest rows are the open ones, as in life: the oldest open row stands behind all history.
 FILL = f"""
