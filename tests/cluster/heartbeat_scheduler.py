@@ -53,6 +53,9 @@ def cpu_s() -> float:
 
 def main(folder: Path, kind: str, tasks: int) -> None:
     """Hand over, beat, measure."""
+    told = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    # Airflow logs to standard output: what nobody reads there would stop the process once the pipe is full.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     from airflow import settings
     from sqlalchemy import text
 
@@ -73,7 +76,7 @@ def main(folder: Path, kind: str, tasks: int) -> None:
     # Not by ``side.states()``, which knows tasks of one DAG apart.
     while sum(ti.state == "queued" for ti in side.rows()) < tasks:
         side.loop(runner)
-    print("handed over", flush=True)
+    print("handed over", file=told, flush=True)
     wanted: list[int] = []
     threading.Thread(target=lambda: wanted.append(int(sys.stdin.readline())), daemon=True).start()
     while not wanted:
@@ -95,7 +98,7 @@ def main(folder: Path, kind: str, tasks: int) -> None:
         "executor_mib": mib - before_mib,
         "processes": processes,
     }
-    print(json.dumps(found), flush=True)
+    print(json.dumps(found), file=told, flush=True)
     # What is in flight is not waited for.
     for child in psutil.Process().children(recursive=True):
         child.kill()
