@@ -20,6 +20,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from hybrid_executor.comparison import lost
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.journal import Journal
 from hybrid_executor.lifecycle import (
@@ -100,6 +101,7 @@ class Controller:
             tasks=tasks,
             inflight=inflight,
             journal=self._journal,
+            listener=listener,
             clock=clock,
             owner=owner,
             interval_s=reconcile_interval_s,
@@ -141,6 +143,7 @@ class Controller:
     def revoke(self, flight: Flight) -> None:
         """Withdraw an attempt. Airflow is told nothing more of it."""
         flight.revoked = True
+        flight.withdrawn_since_s = self._clock.monotonic_s()
         # A wait may be that of a request whose answer was lost, so there, too, the backend is asked.
         if flight.may_live:
             self._backends[flight.backend].cancel([flight.id], flight.destination.cluster)
@@ -175,11 +178,7 @@ class Controller:
             self._undecided = seen
             return
         self._undecided = []
-        strangers = [
-            (name, o)
-            for name, o in seen
-            if isinstance(o, Ended) and self.inflight.get(o.submission.attempt_id) is None
-        ]
+        strangers = [(name, o) for name, o in seen if self.inflight.get(o.submission.attempt_id) is None]
         for _, observation in seen:
             flight = self.inflight.get(observation.submission.attempt_id)
             if flight is None:
@@ -191,8 +190,16 @@ class Controller:
             if witness and isinstance(observation, Ended):
                 self._note_unseen_start(flight, witness)
             view = flight.view(restarts.get(flight.attempt.address, 0) if flight.attempt.address else 0)
-            self._apply(flight, observation, decide(view, observation, witness, self._policy))
+            decision = decide(view, observation, witness, self._policy)
+            if isinstance(observation, Ended) and not isinstance(decision, Ignore | Close):
+                self._note_loss(flight, observation, witness)
+            self._apply(flight, observation, decision)
         self._undecided.extend(self._reconciler.settle_strangers(strangers))
+
+    def _note_loss(self, flight: Flight, end: Ended, witness: Witness | None) -> None:
+        """A look-up that finds no trace contradicts the ledger, and has a name of its own."""
+        if mismatch := lost(end, flight.backend, witness):
+            self._listener.mismatched(flight.id, flight.backend, mismatch, "nothing of it was found")
 
     def _note_unseen_start(self, flight: Flight, witness: Witness) -> None:
         """A process that ended between two looks of its backend was never seen to run; Airflow was told."""

@@ -24,10 +24,11 @@ from hybrid_executor.controller import Controller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.lifecycle import Policy
-from hybrid_executor.meter import ENDS, FAILURES, Meter
+from hybrid_executor.meter import ENDS, FAILURES, MISMATCHES, Meter
 from hybrid_executor.metrics import Emitter
-from hybrid_executor.model.attempt import BackendName, Destination, Route, WorkloadKind
+from hybrid_executor.model.attempt import BackendName, Destination, Route, SubmissionId, WorkloadKind
 from hybrid_executor.model.errors import ConfigError, LedgerUnavailable
+from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
@@ -277,6 +278,15 @@ class HybridExecutor(BaseExecutor):
     def ended(self, backend: BackendName, outcome: Outcome, reason: Reason | None) -> None:
         """See ``ports.Listener``."""
         self._meter.count(ENDS, backend, outcome, reason or "none")
+
+    def mismatched(
+        self, submission: SubmissionId, backend: BackendName, mismatch: Mismatch, words: str
+    ) -> None:
+        """See ``ports.Listener``."""
+        self._meter.count(MISMATCHES, backend, mismatch)
+        log.info(
+            "attempt_id=%s submission=%d backend=%s mismatch=%s %s", *submission, backend, mismatch, words
+        )
 
     def note(self, key: Hashable, event: str, text: str) -> None:
         """See ``ports.Listener``."""

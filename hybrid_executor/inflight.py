@@ -58,6 +58,8 @@ class Flight:
     signed_s: float = 0.0
     #: Since when the metadata database has gone on without it, monotonic seconds.
     over_since_s: float | None = None
+    #: When it was withdrawn, or its backend asked for that again; monotonic seconds.
+    withdrawn_since_s: float = 0.0
     #: Another executor sent it, before ``[core] executor`` became ours.
     inherited: bool = False
     #: A look-up was asked for and has not been answered.

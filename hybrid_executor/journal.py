@@ -56,6 +56,10 @@ class Journal:
             )
         self.let_go(flight.backend, flight.id)
 
+    def ends(self, submission: SubmissionId) -> bool:
+        """Whether the end of a submission is noted and not written yet."""
+        return any(change.id == submission and change.ended_at for change in self._changes)
+
     def let_go(self, backend: BackendName, submission: SubmissionId) -> None:
         """Release a submission in its backend as soon as everything noted so far is written."""
         self._released.setdefault(backend, []).append(submission)

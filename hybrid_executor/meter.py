@@ -78,6 +78,13 @@ FAILURES = Metric(
     "attempts that the executor told Airflow had failed; those that Airflow heard of by itself are in `ends`"
     " alone",
 )
+MISMATCHES = Metric(
+    "hybrid_executor.mismatches",
+    Kind.COUNTER,
+    ("backend", "mismatch"),
+    "differences between what is in flight, the ledger, the backends and Airflow's task instances, each"
+    " repaired by its [rule](mismatches.md)",
+)
 POD_CREATION = Metric(
     "hybrid_executor.pod_creation",
     Kind.TIMER,
@@ -112,6 +119,7 @@ METRICS = (
     PENDING_AGE,
     ENDS,
     FAILURES,
+    MISMATCHES,
     POD_CREATION,
     POD_START,
     API_CALLS,

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from hybrid_executor.lifecycle import Witness
 from hybrid_executor.model.attempt import Attempt, BackendName, Submission, SubmissionId, TaskAddress
+from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Diagnosis, Observation
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
@@ -126,6 +127,9 @@ class Ledger(Protocol):
     def open_elsewhere(self, live_owners: Collection[str], limit: int) -> list[SubmissionRecord]:
         """Open rows whose ``scheduler_job`` is not among ``live_owners``, oldest first."""
 
+    def open_of(self, owner: str, after: SubmissionRecord | None, limit: int) -> list[SubmissionRecord]:
+        """Open rows of one scheduler, oldest first, from the one that follows ``after`` on."""
+
 
 class Tasks(Protocol):
     """Airflow's own tables. Every method may raise ``Unavailable``; all are single statements."""
@@ -169,6 +173,11 @@ class Listener(Protocol):
 
     def ended(self, backend: BackendName, outcome: Outcome, reason: Reason | None) -> None:
         """A submission is closed, whether Airflow is told or not."""
+
+    def mismatched(
+        self, submission: SubmissionId, backend: BackendName, mismatch: Mismatch, words: str
+    ) -> None:
+        """Two sources said different things of a submission, and it was repaired by the mismatch's rule."""
 
     def note(self, key: Hashable, event: str, text: str) -> None:
         """A line in the task instance's event log."""

@@ -1,48 +1,51 @@
-"""Compares what is in flight, in the ledger and in the backends with what Airflow's tables say.
+"""Compares what is in flight with Airflow's task instances, and has the rest looked after.
 
 It repairs what no observation tells: attempts that Airflow has gone on
-without, attempts that another scheduler has adopted, waits whose time would
-run out although their reason is known, and what dead schedulers have left.
-Bounded work, every few seconds; ``controller`` calls it.
+without, attempts that another scheduler has adopted, withdrawn ones of which
+their backend says nothing, and waits whose time would run out although their
+reason is known. What follows from a difference is ``comparison``'s to say, and
+what nothing in flight answers for is ``leftovers``'. Bounded work, every few
+seconds; ``controller`` calls it.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from hybrid_executor.comparison import (
+    Agrees,
+    GiveBack,
+    LetGo,
+    Lingers,
+    Standing,
+    Withdraw,
+    WithdrawAgain,
+    compare,
+    state_text,
+)
 from hybrid_executor.inflight import Flight, Inflight
-from hybrid_executor.journal import Journal, columns_of
-from hybrid_executor.lifecycle import ENDED_BADLY, Phase, Witness
+from hybrid_executor.journal import Journal
+from hybrid_executor.leftovers import Leftovers
+from hybrid_executor.lifecycle import Phase, Witness
 from hybrid_executor.model.attempt import (
     Attempt,
     BackendName,
     Destination,
     SubmissionId,
-    TaskAddress,
-    WorkloadKind,
 )
 from hybrid_executor.model.errors import Unavailable
-from hybrid_executor.model.observation import Diagnosis, Ended, Observation
+from hybrid_executor.model.mismatch import Mismatch
+from hybrid_executor.model.observation import Diagnosis, Observation
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
-from hybrid_executor.ports import Backend, Clock, Ledger, Tasks
+from hybrid_executor.model.record import Outcome
+from hybrid_executor.ports import Backend, Clock, Ledger, Listener, Tasks
 
 log = logging.getLogger("hybrid_executor")
 
-#: States of a task instance in which its attempt may still have a process.
-ALIVE = frozenset({"queued", "running", "restarting"})
-#: How long a process may live on after Airflow has gone on without it, before it is withdrawn:
-#: a task's supervisor reports the state first and ends its log after that.
-LINGER_S = 15.0
 #: How long a process may take from its start to the task's: it imports Airflow and the DAG, on a busy node
 #: many at once. Whoever takes the task for stuck meanwhile would withdraw a process that lives.
 START_GRACE_S = 60.0
-#: Reconciliations between two sweeps while the same schedulers live.
-SWEEP_EVERY = 60
-#: How long every reconciliation sweeps after a scheduler came or went. What ends by itself before Airflow
-#: offers it for adoption, which it does every ``orphaned_tasks_check_interval`` (300 s), is offered never.
-SWEEP_ON_S = 600.0
-#: Rows of dead schedulers that one reconciliation looks at.
-ORPHANS_AT_ONCE = 500
+#: What is noted of a slot that a withdrawn attempt gives back.
+LEAKED = "withdrawn, and its backend never said that it ended"
 
 Close = Callable[[Flight, Outcome, Diagnosis | None], None]
 
@@ -58,6 +61,7 @@ class Reconciler:
         tasks: Tasks,
         inflight: Inflight,
         journal: Journal,
+        listener: Listener,
         clock: Clock,
         owner: str,
         interval_s: float,
@@ -65,17 +69,24 @@ class Reconciler:
     ) -> None:
         """``close`` ends a flight without telling Airflow."""
         self._backends = backends
-        self._ledger = ledger
         self._tasks = tasks
         self._inflight = inflight
-        self._journal = journal
+        self._listener = listener
         self._clock = clock
         self._owner = owner
         self._interval_s = interval_s
         self._close = close
         self._done_s = float("-inf")
-        self._swept: tuple[frozenset[str], int] = (frozenset(), 0)
-        self._sweep_until_s = float("-inf")
+        self._leftovers = Leftovers(
+            backends=backends,
+            ledger=ledger,
+            tasks=tasks,
+            inflight=inflight,
+            journal=journal,
+            listener=listener,
+            clock=clock,
+            owner=owner,
+        )
 
     def run_if_due(self) -> None:
         """Compare, if the last time is long enough ago."""
@@ -85,44 +96,77 @@ class Reconciler:
         self._done_s = now_s
         try:
             self._compare_with_tasks()
-            self._take_over()
+            self._leftovers.take_over()
+            self._leftovers.find_drift()
         except Unavailable as error:
             log.warning("reconciliation is put off: %s", error)
+
+    def settle_strangers(
+        self, strangers: Sequence[tuple[BackendName, Observation]]
+    ) -> Sequence[tuple[BackendName, Observation]]:
+        """See ``Leftovers``."""
+        return self._leftovers.settle_strangers(strangers)
 
     def _compare_with_tasks(self) -> None:
         flights = list(self._inflight)
         self.look_up([f for f in flights if f.phase is Phase.ACCEPTED and not f.looked_up])
-        tasks = [f for f in flights if f.attempt.kind is WorkloadKind.TASK]
-        if not tasks:
-            return
-        witnesses = self._tasks.witnesses({f.attempt.address for f in tasks if f.attempt.address})
+        addresses = {f.attempt.address for f in flights if f.attempt.address}
+        witnesses = self._tasks.witnesses(addresses) if addresses else {}
         waiting: list[Attempt] = []
-        for flight in tasks:
+        for flight in flights:
             witness = witnesses.get(flight.attempt.address) if flight.attempt.address else None
-            if witness and witness.owner not in (None, self._owner):
-                log.info("attempt %s now belongs to scheduler job %s", flight.attempt.id, witness.owner)
-                self._inflight.remove(flight)
-            elif not _carries(witness, flight.attempt.id):
-                self._outlived(flight, witness)
-            else:
-                flight.over_since_s = None
-                if witness and witness.state == "queued" and self._wait_is_known(flight):
-                    waiting.append(flight.attempt)
+            agrees = self._agrees(flight, witness)
+            if agrees and witness and witness.state == "queued" and self._wait_is_known(flight):
+                waiting.append(flight.attempt)
         if waiting:
             self._tasks.refresh_queued(waiting)
 
-    def _outlived(self, flight: Flight, witness: Witness | None) -> None:
-        """Withdraw what Airflow has gone on without; a process that ran is given time to end by itself."""
+    def _agrees(self, flight: Flight, witness: Witness | None) -> bool:
+        """Repair what does not agree."""
         now_s = self._clock.monotonic_s()
+        finding = compare(self._standing(flight, now_s), witness, self._owner)
+        if isinstance(finding, Agrees):
+            flight.over_since_s = None
+            return True
         if flight.over_since_s is None:
             flight.over_since_s = now_s
-        lingers = flight.is_sent and _has_run(flight, witness)
-        if flight.revoked or (lingers and now_s - flight.over_since_s < LINGER_S):
-            return
-        if flight.may_live:
-            self._backends[flight.backend].cancel([flight.id], flight.destination.cluster)
-        outcome = _outcome_of(witness, flight.attempt.id)
-        self._close(flight, outcome, Diagnosis(reason=Reason.SETTLED, message=_state_text(witness)))
+        match finding:
+            case Lingers():
+                pass
+            case LetGo(mismatch=mismatch):
+                owner = witness.owner if witness else None
+                self._tell(flight, mismatch, f"scheduler job {owner} has it now")
+                self._inflight.remove(flight)
+            case Withdraw(mismatch=mismatch, outcome=outcome):
+                self._tell(flight, mismatch, f"withdrawn: {state_text(witness)}")
+                if flight.may_live:
+                    self._leftovers.withdraw(flight.backend, flight.id, flight.destination.cluster)
+                self._close(flight, outcome, Diagnosis(reason=Reason.SETTLED, message=state_text(witness)))
+            case WithdrawAgain(mismatch=mismatch):
+                self._tell(flight, mismatch, LEAKED)
+                flight.withdrawn_since_s = now_s
+                self._backends[flight.backend].cancel([flight.id], flight.destination.cluster)
+            case GiveBack(mismatch=mismatch):
+                self._tell(flight, mismatch, LEAKED)
+                self._close(flight, Outcome.REVOKED, Diagnosis(reason=Reason.REVOKED, message=LEAKED))
+        return False
+
+    def _standing(self, flight: Flight, now_s: float) -> Standing:
+        return Standing(
+            attempt_id=flight.attempt.id,
+            kind=flight.attempt.kind,
+            backend=flight.backend,
+            queued_at=flight.attempt.queued_at,
+            is_sent=flight.is_sent,
+            has_started=flight.phase is Phase.STARTED,
+            revoked=flight.revoked,
+            withdrawn_s=now_s - flight.withdrawn_since_s,
+            over_s=0.0 if flight.over_since_s is None else now_s - flight.over_since_s,
+            is_answered=not self._backends[flight.backend].troubles.get(flight.destination.cluster),
+        )
+
+    def _tell(self, flight: Flight, mismatch: Mismatch, words: str) -> None:
+        self._listener.mismatched(flight.id, flight.backend, mismatch, words)
 
     def _wait_is_known(self, flight: Flight) -> bool:
         """Whether it is known why a queued attempt has not started: then its time does not run out."""
@@ -145,105 +189,3 @@ class Reconciler:
             asked.setdefault(flight.destination, []).append(flight.id)
         for to, ids in asked.items():
             self._backends[to.backend].adopt(ids, to.cluster)
-
-    def _take_over(self) -> None:
-        live = self._tasks.live_owners() | {self._owner}
-        now_s = self._clock.monotonic_s()
-        swept, age = self._swept
-        if live != swept:
-            self._sweep_until_s = now_s + SWEEP_ON_S
-        if live == swept and age < SWEEP_EVERY and now_s >= self._sweep_until_s:
-            self._swept = (swept, age + 1)
-            return
-        for backend in self._backends.values():
-            backend.sweep(live)
-        rows = self._ledger.open_elsewhere(live, ORPHANS_AT_ONCE)
-        witnesses = self._tasks.witnesses({r.address for r in rows if r.address})
-        self._swept = (live if len(rows) < ORPHANS_AT_ONCE else frozenset(), 0)
-        for row in rows:
-            if self._inflight.get(row.id.attempt_id) is None and not _may_be_adopted(row, witnesses):
-                self._journal.change(self._settled(row, witnesses))
-                if row.started_at is None:
-                    # A pod whose Secret its scheduler never made would wait for ever, and nobody would ask.
-                    self._backends[row.backend].cancel([row.id], row.cluster)
-
-    def _settled(
-        self,
-        row: SubmissionRecord,
-        witnesses: Mapping[TaskAddress, Witness],
-        seen: Ended | None = None,
-    ) -> Change:
-        """Closed with what Airflow says of it, and, where that is no success, with what its backend saw."""
-        witness = witnesses.get(row.address) if row.address else None
-        outcome = _outcome_of(witness, row.id.attempt_id)
-        diagnosis = Diagnosis(reason=Reason.SETTLED, message=_state_text(witness))
-        if seen and seen.diagnosis and outcome is not Outcome.SUCCEEDED:
-            diagnosis = seen.diagnosis
-        return Change(
-            id=row.id,
-            ended_at=self._clock.now(),
-            outcome=outcome,
-            reason=diagnosis.reason,
-            message=diagnosis.message,
-            exit_code=diagnosis.exit_code,
-            **columns_of(seen.resources if seen and seen.submission == row.id else None),
-        )
-
-    def settle_strangers(
-        self, strangers: Sequence[tuple[BackendName, Observation]]
-    ) -> Sequence[tuple[BackendName, Observation]]:
-        """Close what ended while no scheduler answered for it, unless Airflow will offer it for adoption.
-
-        Returns those that have to be looked at again.
-        """
-        if not strangers:
-            return ()
-        try:
-            rows = self._ledger.find({o.submission.attempt_id for _, o in strangers})
-            witnesses = self._tasks.witnesses({r.address for r in rows.values() if r.address})
-        except Unavailable as error:
-            log.warning("%d ends of other schedulers' submissions wait: %s", len(strangers), error)
-            return strangers
-        for name, observation in strangers:
-            row = rows.get(observation.submission.attempt_id)
-            if row and _may_be_adopted(row, witnesses):
-                continue
-            if row and row.ended_at is None:
-                seen = observation if isinstance(observation, Ended) else None
-                self._journal.change(self._settled(row, witnesses, seen))
-            self._journal.let_go(name, observation.submission)
-        return ()
-
-
-def _carries(witness: Witness | None, attempt_id: str) -> bool:
-    return witness is not None and witness.attempt_id == attempt_id and witness.state in ALIVE
-
-
-def _has_run(flight: Flight, witness: Witness | None) -> bool:
-    """Whether there is a task's process to wait for: its backend saw it, or it told Airflow that it starts.
-
-    A user who marks a task gives it a start as well, but no host; an earlier try left both, but before.
-    """
-    if flight.phase is Phase.STARTED:
-        return True
-    if witness is None or not witness.host or not witness.started_at:
-        return False
-    return witness.started_at >= flight.attempt.queued_at
-
-
-def _may_be_adopted(row: SubmissionRecord, witnesses: Mapping[TaskAddress, Witness]) -> bool:
-    witness = witnesses.get(row.address) if row.address else None
-    return _carries(witness, row.id.attempt_id)
-
-
-def _outcome_of(witness: Witness | None, attempt_id: str) -> Outcome:
-    """What the task instance's state says of an attempt that ended unseen."""
-    if witness is None or witness.attempt_id != attempt_id:
-        return Outcome.REVOKED
-    if witness.state in ENDED_BADLY:
-        return Outcome.FAILED
-    return Outcome.SUCCEEDED
-
-
-def _state_text(witness: Witness | None) -> str:
-    return f"the task instance is {witness.state}" if witness else "the task instance is gone"

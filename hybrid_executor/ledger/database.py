@@ -100,6 +100,11 @@ class DatabaseLedger:
         """Open rows whose ``scheduler_job`` is not among ``live_owners``, oldest first."""
         return self._read(statements.open_of_others(sorted(live_owners), limit))
 
+    def open_of(self, owner: str, after: SubmissionRecord | None, limit: int) -> list[SubmissionRecord]:
+        """Open rows of one scheduler, oldest first, from the one that follows ``after`` on."""
+        place = (after.queued_at, *after.id) if after else None
+        return self._read(statements.open_of(owner, place, limit))
+
     def _read(self, query: Select[Any]) -> list[SubmissionRecord]:
         rows = self._run(lambda connection: connection.execute(query).mappings().all())
         return [readable(row) for row in rows]

@@ -8,6 +8,7 @@ that connection roll back.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from hybrid_executor.ledger.rows import apply, folded, in_a_row
@@ -85,6 +86,12 @@ class MemoryLedger:
             if record.ended_at is None and record.scheduler_job not in live_owners
         )[:limit]
 
+    def open_of(self, owner: str, after: SubmissionRecord | None, limit: int) -> list[SubmissionRecord]:
+        """Open rows of one scheduler, oldest first, from the one that follows ``after`` on."""
+        self._reach()
+        mine = [r for r in self._rows.values() if r.ended_at is None and r.scheduler_job == owner]
+        return [r for r in _oldest_first(mine) if after is None or _age(r) > _age(after)][:limit]
+
     def _reach(self) -> None:
         if self.away:
             raise LedgerUnavailable("the ledger is away")
@@ -106,4 +113,8 @@ class MemoryTransaction:
 
 
 def _oldest_first(records: Iterable[SubmissionRecord]) -> list[SubmissionRecord]:
-    return sorted(records, key=lambda record: (record.queued_at, record.id))
+    return sorted(records, key=_age)
+
+
+def _age(record: SubmissionRecord) -> tuple[datetime, SubmissionId]:
+    return record.queued_at, record.id

@@ -7,6 +7,7 @@ MySQL take one row after the other through the driver's ``executemany``.
 """
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -124,6 +125,16 @@ def open_of_others(live_owners: Collection[str], limit: int) -> Select[Any]:
         )
         .limit(limit)
     )
+
+
+def open_of(owner: str, after: tuple[datetime, str, int] | None, limit: int) -> Select[Any]:
+    """Open rows of one scheduler, oldest first, behind the time and key ``after``."""
+    order = (submission.c.queued_at, submission.c.attempt_id, submission.c.submission)
+    query = select(submission).where(submission.c.ended_at.is_(None), submission.c.scheduler_job == owner)
+    if after:
+        query = query.where(submission.c.queued_at >= after[0], tuple_(*order) > after)
+    # See ``open_of_others``.
+    return query.order_by(submission.c.ended_at, *order).limit(limit)
 
 
 def _insert_for(dialect: str, *, skip_existing: bool) -> Insert:

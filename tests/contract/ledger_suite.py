@@ -255,6 +255,21 @@ class LedgerSuite:
         ledger.record([record], [])
         assert ledger.open_elsewhere([], 10) == [record]
 
+    def test_a_schedulers_own_open_rows_come_in_pages_oldest_first(self, ledger: Ledger) -> None:
+        # Two of each minute: the key decides between rows of one time.
+        times = [START + timedelta(minutes=minute // 2) for minute in range(10)]
+        mine = [a_record(queued_at=time) for time in times]
+        mine.append(a_record(attempt=mine[-1].id.attempt_id, number=2, queued_at=times[-1]))
+        ended = a_record(ended_at=START, outcome=Outcome.SUCCEEDED)
+        ledger.record([*reversed(mine), ended, a_record(scheduler_job="19")], [])
+        pages = [ledger.open_of("17", None, 4)]
+        while page := ledger.open_of("17", pages[-1][-1], 4):
+            pages.append(page)
+        assert [len(page) for page in pages] == [4, 4, 3]
+        assert [row for page in pages for row in page] == sorted(
+            mine, key=lambda row: (row.queued_at, row.id)
+        )
+
     # --- insert ------------------------------------------------------------------
 
     def test_an_inserted_row_is_there_after_the_commit(self, harness: Harness) -> None:

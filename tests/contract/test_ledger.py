@@ -143,6 +143,7 @@ class DatabaseSuite(LedgerSuite):
             lambda: ledger.record([a_record()], []),
             lambda: ledger.find(["x"]),
             lambda: ledger.open_elsewhere([], 1),
+            lambda: ledger.open_of("17", None, 1),
         ]
         for call in calls:
             with pytest.raises(LedgerUnavailable, match="airflow db migrate"):

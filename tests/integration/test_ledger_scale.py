@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine, Executable, create_engine, event, text
 
 from hybrid_executor.ledger import queries, retention, statements
+from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.ledger.history import SLICE
 from hybrid_executor.ledger.rows import change_row_of
 from hybrid_executor.ledger.tables import metadata
@@ -122,6 +123,18 @@ def test_the_rows_of_dead_schedulers_are_found_without_their_history(
 ) -> None:
     with history.connect() as connection:
         assert_bounded(plan(connection, statements.open_of_others(owners, 100)), OPEN)
+
+
+def test_a_schedulers_own_open_rows_are_paged_without_their_history(history: Engine) -> None:
+    """Each row once, whatever the length of a page."""
+    ledger, found, after = DatabaseLedger(history), [], None
+    while page := ledger.open_of("1", after, 150):
+        found += page
+        after = page[-1]
+    assert len({row.id for row in found}) == len(found) == OPEN // 5
+    place = (found[100].queued_at, *found[100].id)
+    with history.connect() as connection:
+        assert_bounded(plan(connection, statements.open_of("1", place, 150)), OPEN)
 
 
 HOUR = 3_600

@@ -4,102 +4,20 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from hybrid_executor.backends.memory import MemoryBackend, MemoryWorld
-from hybrid_executor.controller import PAYLOADS_AT_ONCE, Controller
+from hybrid_executor.backends.memory import MemoryBackend
+from hybrid_executor.comparison import LINGER_S
+from hybrid_executor.controller import PAYLOADS_AT_ONCE
 from hybrid_executor.inflight import Flight, Inflight
-from hybrid_executor.ledger.memory import MemoryLedger
-from hybrid_executor.lifecycle import Phase, Policy, restart_text
-from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
+from hybrid_executor.lifecycle import Phase, restart_text
+from hybrid_executor.model.attempt import Submission
 from hybrid_executor.model.observation import Diagnosis, How, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
 from hybrid_executor.model.resources import Resources
-from hybrid_executor.reconcile import LINGER_S, START_GRACE_S
+from hybrid_executor.reconcile import START_GRACE_S
 from hybrid_executor.restart import RESTARTS_AT_ONCE
-from tests.fixtures.airflow_double import FakeTasks, Heard, ManualClock, Row, make_flight
-
-CELERY, KUBERNETES = BackendName.CELERY, BackendName.KUBERNETES
-RECONCILE_S = 5.0
-TOKEN_LIFE_S = 1000.0
-
-
-class Recorder(MemoryBackend):
-    """A backend in memory that also keeps what it was told to do."""
-
-    def __init__(self, world: MemoryWorld, name: BackendName, clusters: dict[str, MemoryWorld]) -> None:
-        super().__init__(world, name=name, clusters=clusters)
-        self.payloads: list[str] = []
-        self.released: list[SubmissionId] = []
-        self.cancelled: list[SubmissionId] = []
-
-    def submit(self, batch):
-        self.payloads += [submission.payload for submission in batch]
-        super().submit(batch)
-
-    def release(self, ids):
-        self.released += ids
-        super().release(ids)
-
-    def cancel(self, ids, cluster=""):
-        self.cancelled += ids
-        super().cancel(ids, cluster)
-
-
-class Rig:
-    """One controller and everything around it."""
-
-    def __init__(self) -> None:
-        self.clock, self.ledger, self.tasks, self.heard = ManualClock(), MemoryLedger(), FakeTasks(), Heard()
-        self.worlds = {name: MemoryWorld() for name in BackendName}
-        #: The one that routes name.
-        self.east = MemoryWorld()
-        self.backends = {
-            name: Recorder(world, name, {"east": self.east} if name is KUBERNETES else {})
-            for name, world in self.worlds.items()
-        }
-        for backend in self.backends.values():
-            backend.start()
-        self.controller = Controller(
-            backends=self.backends,
-            ledger=self.ledger,
-            tasks=self.tasks,
-            listener=self.heard,
-            inflight=Inflight(parallelism=32, limits={KUBERNETES: 2}, held_limit=100),
-            policy=Policy(),
-            clock=self.clock,
-            owner="1",
-            token_life_s=TOKEN_LIFE_S,
-            reconcile_interval_s=RECONCILE_S,
-        )
-        self.controller.step()
-
-    def queue(self, **options: object) -> Flight:
-        """A task that the scheduler has queued and committed."""
-        flight = make_flight(**options)
-        address = flight.attempt.address
-        assert address
-        self.tasks.rows[address] = Row(address, "queued", flight.attempt.id, "1")
-        self.controller.release(flight)
-        return flight
-
-    def row(self, flight: Flight) -> Row:
-        assert flight.attempt.address
-        return self.tasks.rows[flight.attempt.address]
-
-    def run(self, flight: Flight) -> None:
-        """Its process starts, and Airflow knows."""
-        assert self.tasks.run(flight.attempt)
-        self.worlds[flight.backend].start(flight.id)
-
-    def steps(self, seconds: float = 0.0, count: int = 1) -> None:
-        for _ in range(count):
-            self.clock.elapsed_s += seconds
-            self.controller.step()
-
-    def sees(self, seen: Waiting, seconds: float = 0.0) -> None:
-        """A step in which the pods' backend says this and nothing else."""
-        self.backends[KUBERNETES].poll = lambda: [seen]
-        self.steps(seconds)
+from tests.fixtures.airflow_double import Row, make_flight
+from tests.fixtures.rig import CELERY, KUBERNETES, RECONCILE_S, TOKEN_LIFE_S, Rig
 
 
 @pytest.fixture

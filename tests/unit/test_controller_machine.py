@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hybrid_executor.backends.memory import MemoryBackend, MemoryWorld, Run
+from hybrid_executor.comparison import LINGER_S
 from hybrid_executor.controller import Controller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.memory import MemoryLedger
@@ -17,7 +18,6 @@ from hybrid_executor.lifecycle import Phase, Policy
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.observation import Diagnosis, How
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.reconcile import LINGER_S
 from tests.fixtures.airflow_double import FakeTasks, Heard, ManualClock, Row, make_attempt
 
 PARALLELISM = 5

@@ -12,12 +12,15 @@ from packaging.requirements import Requirement
 from docs.generate_reference import (
     LIMITS_PAGE,
     METRICS_PAGE,
+    MISMATCHES_PAGE,
     PAGE,
     configuration_page,
     limits_page,
     metrics_page,
+    mismatches_page,
 )
 from hybrid_executor.model.attempt import BackendName
+from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.options import OPTIONS
 from hybrid_executor.routing import RoutingTable, parse_clusters, parse_routes
@@ -42,6 +45,12 @@ def test_the_page_of_the_embedded_cluster_says_what_it_refuses() -> None:
 
 def test_the_page_of_metrics_says_what_is_measured() -> None:
     assert METRICS_PAGE.read_text(encoding="utf-8") == metrics_page(), "run python docs/generate_reference.py"
+
+
+def test_every_mismatch_is_explained() -> None:
+    written = MISMATCHES_PAGE.read_text(encoding="utf-8")
+    assert written == mismatches_page(), "run python docs/generate_reference.py"
+    assert all(mismatch.meaning and mismatch.rule for mismatch in Mismatch)
 
 
 @pytest.mark.parametrize("language", ["yaml", "json"])

@@ -21,6 +21,7 @@ from hybrid_executor.meter import (
     ENDS,
     FAILURES,
     METRICS,
+    MISMATCHES,
     PENDING_AGE,
     POD_CREATION,
     TIMES_MAX,
@@ -106,6 +107,7 @@ def everything() -> tuple[Meter, Inflight]:
     meter.count(API_CALLS, "eu", "create", "pods", "201")
     meter.count(ENDS, "kubernetes", "failed", "OOMKilled")
     meter.count(FAILURES, "OOMKilled")
+    meter.count(MISMATCHES, "celery", "MessageLost")
     for metric in METRICS:
         if metric.kind is Kind.TIMER:
             meter.time(metric, 0.25)
@@ -141,7 +143,7 @@ class TestEmitter:
         client = Client()
         stats.initialize(factory=lambda: SafeStatsdLogger(client), export_legacy_names=False)
         Emitter(tagged=False).emit(*everything(), NOW)
-        assert len(client.sent) == 3 + 2 + 1 + len(standing(inflight(), NOW))
+        assert len(client.sent) == 4 + 2 + 1 + len(standing(inflight(), NOW))
         assert (
             client.sent.items()
             >= {
