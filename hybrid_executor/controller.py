@@ -50,7 +50,7 @@ from hybrid_executor.model.errors import Unavailable
 from hybrid_executor.model.observation import Diagnosis, Ended, Observation, Rejected
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
-from hybrid_executor.ports import Backend, Clock, Ledger, Listener, Tasks
+from hybrid_executor.ports import Backend, Clock, Ledger, Listener, Live, Tasks
 from hybrid_executor.reconcile import Reconciler
 from hybrid_executor.restart import Restarts
 
@@ -85,6 +85,7 @@ class Controller:
         owner: str,
         token_life_s: float,
         reconcile_interval_s: float,
+        live: Live | None = None,
     ) -> None:
         self._backends = backends
         self._tasks = tasks
@@ -94,7 +95,7 @@ class Controller:
         self._clock = clock
         self._owner = owner
         self._token_life_s = token_life_s
-        self._journal = Journal(ledger=ledger, backends=backends, clock=clock, owner=owner)
+        self._journal = Journal(ledger=ledger, backends=backends, clock=clock, owner=owner, live=live)
         self._reconciler = Reconciler(
             backends=backends,
             ledger=ledger,
@@ -125,6 +126,7 @@ class Controller:
             # Held back without a timer: ``reroute`` lets it go.
             flight.phase, flight.reason = Phase.BACKOFF, Reason.ROUTES_INVALID
         self.inflight.add(flight)
+        self._journal.opened(flight)
 
     def adopt(self, flights: Sequence[Flight]) -> None:
         """Take in attempts of a dead scheduler; their backends are asked what became of them."""
@@ -138,6 +140,7 @@ class Controller:
         """Take in an attempt that another executor sent and whose process runs."""
         flight.started_s = self._clock.monotonic_s()
         self.inflight.add(flight)
+        self._journal.opened(flight)
         self._backends[flight.backend].inherit({flight.id: flight.attempt.workload_id})
 
     def revoke(self, flight: Flight) -> None:

@@ -23,6 +23,7 @@ from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.controller import Controller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.database import DatabaseLedger
+from hybrid_executor.ledger.live.writer import LiveWriter, open_writer
 from hybrid_executor.lifecycle import Policy
 from hybrid_executor.meter import ENDS, FAILURES, MISMATCHES, Meter
 from hybrid_executor.metrics import Emitter
@@ -94,6 +95,7 @@ class HybridExecutor(BaseExecutor):
         self._routes_read_s = float("-inf")
         #: Event log records of this turn, held until the scheduler has saved them.
         self._noted: list[Any] = []
+        self._live: LiveWriter | None = None
         self._adoption: Adoption | None = None
         self._staging = Staging(insert=self._insert_rows, release=self._release)
 
@@ -105,6 +107,7 @@ class HybridExecutor(BaseExecutor):
             log.error("settings to correct (their defaults are used):\n%s", "\n".join(self.settings.problems))
         for note in self.settings.notes:
             log.warning("%s", note)
+        self._live = self._open_live()
         self._controller = self._make_controller()
         self._adoption = Adoption(
             controller=self._controller,
@@ -146,6 +149,18 @@ class HybridExecutor(BaseExecutor):
             token_life_s=settings.token_life_s,
             # A wait with a known reason must be seen several times within the timeout that it defers.
             reconcile_interval_s=min(settings.reconcile_interval_s, settings.task_queued_timeout_s / 4),
+            live=self._live,
+        )
+
+    def _open_live(self) -> LiveWriter | None:
+        if self.settings.live is None or self._given_ledger is not None:
+            return None
+        return open_writer(
+            self.settings.live,
+            ledger=self._ledger,
+            owner=self._owner,
+            meter=self._meter,
+            interval_s=self.settings.reconcile_interval_s,
         )
 
     @property
@@ -192,6 +207,8 @@ class HybridExecutor(BaseExecutor):
         deadline_s = time.monotonic() + STOP_DEADLINE_S
         for backend in self.backends.values():
             backend.stop(max(1.0, deadline_s - time.monotonic()))
+        if self._live:
+            self._live.stop(max(1.0, deadline_s - time.monotonic()))
 
     def terminate(self) -> None:
         """Same as ``end``."""

@@ -2,8 +2,9 @@
 
 It keeps everything until the ledger has taken it, in the order in which it
 happened, and releases an end in its backend only after that: until then the
-pod stays as its witness. ``controller`` and ``reconcile`` write into it; only
-``controller`` has it written.
+pod stays as its witness. The live half is told what is durable, and never
+before. ``controller`` and ``reconcile`` write into it; only ``controller`` has
+it written.
 """
 
 import logging
@@ -17,7 +18,7 @@ from hybrid_executor.model.errors import LedgerUnavailable
 from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
 from hybrid_executor.model.resources import Resources
-from hybrid_executor.ports import Backend, Clock, Ledger
+from hybrid_executor.ports import Backend, Clock, Ledger, Live
 
 log = logging.getLogger("hybrid_executor")
 
@@ -26,12 +27,21 @@ class Journal:
     """Changes of one scheduler that its ledger does not have yet."""
 
     def __init__(
-        self, *, ledger: Ledger, backends: Mapping[BackendName, Backend], clock: Clock, owner: str
+        self,
+        *,
+        ledger: Ledger,
+        backends: Mapping[BackendName, Backend],
+        clock: Clock,
+        owner: str,
+        live: Live | None = None,
     ) -> None:
         self._ledger = ledger
         self._backends = backends
         self._clock = clock
         self._owner = owner
+        self._live = live
+        #: Durable already, and not told to the live half.
+        self._opened: list[SubmissionRecord] = []
         self._changes: list[Change] = []
         self._released: dict[BackendName, list[SubmissionId]] = {}
         self._away = False
@@ -60,6 +70,11 @@ class Journal:
         """Whether the end of a submission is noted and not written yet."""
         return any(change.id == submission and change.ended_at for change in self._changes)
 
+    def opened(self, flight: Flight) -> None:
+        """Note a flight whose row the scheduler's own transaction has committed."""
+        if self._live and flight.recorded:
+            self._opened.append(self.row_of(flight))
+
     def let_go(self, backend: BackendName, submission: SubmissionId) -> None:
         """Release a submission in its backend as soon as everything noted so far is written."""
         self._released.setdefault(backend, []).append(submission)
@@ -69,10 +84,11 @@ class Journal:
 
         One transaction, and none where nothing is due.
         """
-        if not (unrecorded or self._changes or self._released):
+        if not (unrecorded or self._changes or self._released or self._opened):
             return True
+        rows = [self.row_of(flight) for flight in unrecorded]
         try:
-            self._ledger.record([self.row_of(flight) for flight in unrecorded], self._changes)
+            self._ledger.record(rows, self._changes)
         except LedgerUnavailable as error:
             if not self._away:
                 log.warning("the ledger can't be written; nothing unrecorded is sent: %s", error)
@@ -83,6 +99,9 @@ class Journal:
         self._away = False
         for flight in unrecorded:
             flight.recorded = True
+        if self._live and (rows or self._changes or self._opened):
+            self._live.tell([*self._opened, *rows], self._changes)
+        self._opened = []
         released, self._released, self._changes = self._released, {}, []
         for name, ids in released.items():
             self._backends[name].release(ids)

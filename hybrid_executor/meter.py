@@ -112,6 +112,31 @@ WATCH_AGE = Metric(
     "seconds since the watch of pods last said anything; a healthy one says something at least every 60 s"
     " (`all` where it watches all namespaces)",
 )
+LIVE_AWAY = Metric(
+    "hybrid_executor.live_away",
+    Kind.GAUGE,
+    (),
+    "1 while the server of the ledger's live half does not answer; else 0. No task waits for it",
+)
+LIVE_BACKLOG = Metric(
+    "hybrid_executor.live_backlog",
+    Kind.GAUGE,
+    (),
+    "submissions whose latest change is durable and not yet in the live half",
+)
+LIVE_REPAIRS = Metric(
+    "hybrid_executor.live_repairs",
+    Kind.COUNTER,
+    ("kind",),
+    "drift between the live half and the database that was found and repaired: `missing`, `stale`, `ended`"
+    " (there and no longer open), `set` (missing in a set of what is in flight, or one too many)",
+)
+LIVE_REBUILDS = Metric(
+    "hybrid_executor.live_rebuilds",
+    Kind.COUNTER,
+    (),
+    "how often the live half was written anew, because its server was emptied or set back",
+)
 METRICS = (
     ATTEMPTS,
     HELD,
@@ -124,6 +149,10 @@ METRICS = (
     POD_START,
     API_CALLS,
     WATCH_AGE,
+    LIVE_AWAY,
+    LIVE_BACKLOG,
+    LIVE_REPAIRS,
+    LIVE_REBUILDS,
 )
 
 #: Readings of one gauge, by the values of its tags.

@@ -176,6 +176,31 @@ Where users reach the Flower dashboard. If set, Airflow's navigation has a link 
 """,
     ),
     Option(
+        name="live_url",
+        type="string",
+        default="broker",
+        example="rediss://airflow:password@redis:6379/0?ssl_ca_certs=/etc/ssl/redis-ca.pem",
+        description="""\
+Where the live half of the ledger is, in Redis or Valkey: what is in flight now, and a stream of what has
+just changed, so that who waits for a task hears of its end at once. ``broker`` is the Celery broker's
+server, if that is one of them, and else nothing; ``off`` does without. A URL begins with ``redis://``,
+``unix://``, ``sentinel://`` (with ``?master_name=``) or ``cluster://``; with TLS ``rediss://``, ``sentinels://``
+or ``clusters://``. It takes the parameters of redis-py, ``ssl_ca_certs`` among them, and an ACL user. No
+task ever waits for this server, and what it loses is made anew from the metadata database.
+""",
+    ),
+    Option(
+        name="live_prefix",
+        type="string",
+        default="",
+        example="airflow-production",
+        description="""\
+What the names of all keys of the live half begin with, in braces. Not set: ``hybrid-`` and a name made of
+the metadata database's place, so that Airflows that share a server share no key. Set it where processes
+reach the database under different host names, for whoever reads has to use the same.
+""",
+    ),
+    Option(
         name="reconcile_interval_s",
         type="float",
         default="10",

@@ -16,7 +16,7 @@ from hybrid_executor.model.attempt import Attempt, BackendName, Submission, Subm
 from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Diagnosis, Observation
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
+from hybrid_executor.model.record import Change, Outcome, Stage, SubmissionRecord
 
 
 class Clock(Protocol):
@@ -129,6 +129,16 @@ class Ledger(Protocol):
 
     def open_of(self, owner: str, after: SubmissionRecord | None, limit: int) -> list[SubmissionRecord]:
         """Open rows of one scheduler, oldest first, from the one that follows ``after`` on."""
+
+    def stages_of(self, owner: str) -> Mapping[str, tuple[int, Stage]]:
+        """Every attempt that is open with this scheduler: its newest open submission; one query."""
+
+
+class Live(Protocol):
+    """A copy of what is in flight, for whoever wants to know at once. Nothing waits for it."""
+
+    def tell(self, new: Sequence[SubmissionRecord], changes: Sequence[Change]) -> None:
+        """Take what has just become durable, in this order. Returns at once and never raises."""
 
 
 class Tasks(Protocol):

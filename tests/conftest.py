@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fixtures.settings",
     "tests.fixtures.kube",
     "tests.fixtures.mariadb",
+    "tests.fixtures.live",
     "tests.fixtures.node",
     "tests.fixtures.site",
     "tests.fixtures.stack",

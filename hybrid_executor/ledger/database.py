@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, Executable, RowMapping, Select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from hybrid_executor.ledger import statements
+from hybrid_executor.ledger import queries, statements
 from hybrid_executor.ledger.rows import (
     Row,
     change_row_of,
@@ -31,7 +31,7 @@ from hybrid_executor.ledger.rows import (
 )
 from hybrid_executor.model.attempt import SubmissionId, TaskAddress
 from hybrid_executor.model.errors import LedgerUnavailable
-from hybrid_executor.model.record import Change, SubmissionRecord
+from hybrid_executor.model.record import Change, Stage, SubmissionRecord
 
 #: Rows in one statement. Bounds memory and SQLite's parameters; a heartbeat has fewer.
 BATCH_ROWS = 1_000
@@ -104,6 +104,11 @@ class DatabaseLedger:
         """Open rows of one scheduler, oldest first, from the one that follows ``after`` on."""
         place = (after.queued_at, *after.id) if after else None
         return self._read(statements.open_of(owner, place, limit))
+
+    def stages_of(self, owner: str) -> Mapping[str, tuple[int, Stage]]:
+        """Every attempt that is open with this scheduler: its newest open submission."""
+        rows = self._run(lambda connection: connection.execute(queries.stages_of(owner)).all())
+        return {attempt_id: (number, Stage(stage)) for attempt_id, number, stage in rows}
 
     def _read(self, query: Select[Any]) -> list[SubmissionRecord]:
         rows = self._run(lambda connection: connection.execute(query).mappings().all())

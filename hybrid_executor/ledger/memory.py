@@ -14,7 +14,7 @@ from typing import Any
 from hybrid_executor.ledger.rows import apply, folded, in_a_row
 from hybrid_executor.model.attempt import SubmissionId, TaskAddress
 from hybrid_executor.model.errors import LedgerUnavailable
-from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
+from hybrid_executor.model.record import Change, Outcome, Stage, SubmissionRecord
 
 
 class MemoryLedger:
@@ -91,6 +91,15 @@ class MemoryLedger:
         self._reach()
         mine = [r for r in self._rows.values() if r.ended_at is None and r.scheduler_job == owner]
         return [r for r in _oldest_first(mine) if after is None or _age(r) > _age(after)][:limit]
+
+    def stages_of(self, owner: str) -> Mapping[str, tuple[int, Stage]]:
+        """Every attempt that is open with this scheduler: its newest open submission."""
+        self._reach()
+        return {
+            record.id.attempt_id: (record.id.number, Stage(record.state))
+            for record in self.records
+            if record.ended_at is None and record.scheduler_job == owner
+        }
 
     def _reach(self) -> None:
         if self.away:

@@ -101,6 +101,15 @@ def open_counts() -> Select[Any]:
     )
 
 
+def stages_of(owner: str) -> Select[Any]:
+    """How far each open submission of one scheduler is, the newest of each attempt last."""
+    return (
+        select(_c.attempt_id, _c.submission, _stage.label("stage"))
+        .where(_c.ended_at.is_(None), _c.scheduler_job == owner)
+        .order_by(_c.attempt_id, _c.submission)
+    )
+
+
 def end_counts(since: datetime) -> Select[Any]:
     """Submissions that ended since then, by backend, queue and outcome."""
     return (

@@ -5,7 +5,8 @@
     ├── Unavailable            something outside is away or overloaded: wait and try again
     │   ├── BrokerUnavailable
     │   ├── ApiUnavailable
-    │   └── LedgerUnavailable
+    │   ├── LedgerUnavailable
+    │   └── LiveUnavailable    the ledger's live half, a copy: no attempt ever waits for it
     └── Refused                this one submission can never be made: fail it, with the reason
         └── InvalidPod         its pod template, override, executor_config or mutation hook
 
@@ -61,6 +62,10 @@ class ApiUnavailable(Unavailable):
 
 
 class LedgerUnavailable(Unavailable):
+    reason = Reason.LEDGER_UNAVAILABLE
+
+
+class LiveUnavailable(Unavailable):
     reason = Reason.LEDGER_UNAVAILABLE
 
 

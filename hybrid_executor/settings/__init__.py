@@ -6,8 +6,9 @@ and ``airflow hybrid doctor`` reports. Only a bad routes file raises, from
 ``load_routing``, because no default can stand in for a route.
 """
 
+from hybrid_executor.settings.live import load_live
 from hybrid_executor.settings.load import load_settings
 from hybrid_executor.settings.routes import load_routing
 from hybrid_executor.settings.values import Settings
 
-__all__ = ["Settings", "load_routing", "load_settings"]
+__all__ = ["Settings", "load_live", "load_routing", "load_settings"]

@@ -36,7 +36,7 @@ def kubernetes_config(read: Reader) -> KubernetesConfig:
             read.problem(KUBERNETES, option, f"is not supported and has no effect: {instead}; remove it")
     return KubernetesConfig(
         namespace=read.text(KUBERNETES, "namespace", "default"),
-        deployment=_deployment(read),
+        deployment=deployment(read),
         scopes=_scopes(read),
         fatal_waiting_reasons=frozenset(
             read.listed(
@@ -66,7 +66,7 @@ def kubernetes_config(read: Reader) -> KubernetesConfig:
     )
 
 
-def _deployment(read: Reader) -> str:
+def deployment(read: Reader) -> str:
     """A name that all schedulers of one Airflow share and no other has: that of its database.
 
     Scheduler job ids are counted per database, so in a namespace that two

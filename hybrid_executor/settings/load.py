@@ -14,6 +14,7 @@ from airflow.configuration import get_airflow_home
 from hybrid_executor.options import OPTIONS, SECTION, default
 from hybrid_executor.settings.backends import KUBERNETES, celery_config, kubernetes_config, pod_image
 from hybrid_executor.settings.clusters import load_clusters
+from hybrid_executor.settings.live import live_config
 from hybrid_executor.settings.reader import Reader
 from hybrid_executor.settings.values import Settings
 
@@ -70,6 +71,7 @@ def _settings(read: Reader) -> Settings:
         backoff_first_s=backoff_first_s,
         backoff_max_s=backoff_max_s,
         celery=celery_config(read),
+        live=live_config(read),
         kubernetes=kubernetes,
         clusters=load_clusters(read, clusters_file, kubernetes),
         pod_template_file=read.text(KUBERNETES, "pod_template_file"),

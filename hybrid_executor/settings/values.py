@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.ledger.live.config import LiveConfig
 from hybrid_executor.options import default
 
 
@@ -61,6 +62,9 @@ class Settings:
     reconcile_interval_s: float = float(default("reconcile_interval_s"))
     backoff_first_s: float = float(default("backoff_first_s"))
     backoff_max_s: float = float(default("backoff_max_s"))
+
+    #: None where the ledger has no live half.
+    live: LiveConfig | None = None
 
     # --- the backends ---
     celery: CeleryConfig

@@ -16,7 +16,7 @@ import pytest
 from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
 from hybrid_executor.model.errors import LedgerUnavailable
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
+from hybrid_executor.model.record import Change, Outcome, Stage, SubmissionRecord
 from hybrid_executor.ports import Ledger
 
 START = datetime(2026, 11, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -269,6 +269,24 @@ class LedgerSuite:
         assert [row for page in pages for row in page] == sorted(
             mine, key=lambda row: (row.queued_at, row.id)
         )
+
+    # --- stages_of -----------------------------------------------------------------
+
+    def test_what_is_open_with_one_scheduler_is_counted_up_by_its_newest_submission(
+        self, ledger: Ledger
+    ) -> None:
+        queued, running = a_record(), a_record(started_at=START)
+        first = a_record(ended_at=START, outcome=Outcome.REPLACED)
+        second = replace(first, id=SubmissionId(first.id.attempt_id, 2), ended_at=None, outcome=None)
+        second = replace(second, submitted_at=START)
+        over = a_full_record()
+        ledger.record([queued, running, first, second, over, a_record(scheduler_job="18")], [])
+        assert ledger.stages_of("17") == {
+            queued.id.attempt_id: (1, Stage.QUEUED),
+            running.id.attempt_id: (1, Stage.RUNNING),
+            second.id.attempt_id: (2, Stage.SUBMITTED),
+        }
+        assert ledger.stages_of("nobody") == {}
 
     # --- insert ------------------------------------------------------------------
 

@@ -137,6 +137,11 @@ def test_a_schedulers_own_open_rows_are_paged_without_their_history(history: Eng
         assert_bounded(plan(connection, statements.open_of("1", place, 150)), OPEN)
 
 
+def test_what_is_open_with_one_scheduler_is_found_without_the_history(history: Engine) -> None:
+    with history.connect() as connection:
+        assert_bounded(plan(connection, queries.stages_of("3")), OPEN)
+
+
 HOUR = 3_600
 
 

@@ -697,3 +697,29 @@ def test_a_pod_that_a_dead_scheduler_left_without_its_payload_goes_when_its_task
     rig.tasks.live = {"1", "another that lives"}
     rig.steps(seconds=RECONCILE_S, count=4)
     assert rig.worlds[KUBERNETES].runs == {}
+
+
+def test_the_live_half_is_told_what_is_durable_once_and_in_order(rig: Rig):
+    inserted, late = make_flight(), rig.queue()
+    inserted.recorded = True
+    rig.ledger.record([rig.controller.row_of(inserted)], [])
+    rig.controller.release(inserted)
+    rig.ledger.away = True
+    rig.controller.step()
+    assert rig.live.calls == []
+    rig.ledger.away = False
+    rig.steps()
+    [(new, _)] = rig.live.calls
+    assert [record.id for record in new] == [inserted.id, late.id]
+
+
+def test_the_live_half_is_told_nothing_where_nothing_changes(rig: Rig):
+    flight = rig.queue()
+    rig.steps()
+    rig.run(flight)
+    rig.steps()
+    assert rig.live.calls
+    rig.live.calls.clear()
+    for _ in range(5):
+        rig.controller.step()
+    assert rig.live.calls == []

@@ -20,6 +20,10 @@ from hybrid_executor.meter import (
     BREAKER,
     ENDS,
     FAILURES,
+    LIVE_AWAY,
+    LIVE_BACKLOG,
+    LIVE_REBUILDS,
+    LIVE_REPAIRS,
     METRICS,
     MISMATCHES,
     PENDING_AGE,
@@ -111,6 +115,10 @@ def everything() -> tuple[Meter, Inflight]:
     for metric in METRICS:
         if metric.kind is Kind.TIMER:
             meter.time(metric, 0.25)
+    meter.count(LIVE_REPAIRS, "stale")
+    meter.count(LIVE_REBUILDS)
+    for gauge in (LIVE_AWAY, LIVE_BACKLOG):
+        meter.read(gauge, lambda: {(): 1.0})
     meter.read(WATCH_AGE, lambda: {("default", "team.a"): 3.0})
     return meter, inflight()
 
@@ -143,7 +151,7 @@ class TestEmitter:
         client = Client()
         stats.initialize(factory=lambda: SafeStatsdLogger(client), export_legacy_names=False)
         Emitter(tagged=False).emit(*everything(), NOW)
-        assert len(client.sent) == 4 + 2 + 1 + len(standing(inflight(), NOW))
+        assert len(client.sent) == 6 + 2 + 3 + len(standing(inflight(), NOW))
         assert (
             client.sent.items()
             >= {

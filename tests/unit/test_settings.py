@@ -6,6 +6,7 @@ import pytest
 from airflow.configuration import conf
 
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.ledger.live.config import LiveConfig
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.errors import ConfigError
 from hybrid_executor.options import OPTIONS, SECTION
@@ -19,6 +20,7 @@ def test_nothing_but_the_executor_needs_to_be_set(load: Load) -> None:
     assert settings.notes == ()
     assert settings == Settings(
         celery=settings.celery,
+        live=settings.live,
         log_folder=settings.log_folder,
         kubernetes=KubernetesConfig(deployment=settings.kubernetes.deployment),
     )
@@ -76,6 +78,7 @@ scheduler_health_check_threshold = 4
         task_queued_timeout_s=10.0,
         scheduler_health_check_threshold_s=4.0,
         celery=settings.celery,
+        live=settings.live,
         log_folder=settings.log_folder,
         kubernetes=settings.kubernetes,
     )
@@ -83,7 +86,8 @@ scheduler_health_check_threshold = 4
 
 def test_every_documented_option_is_a_setting_or_the_plugins() -> None:
     fields = {*Settings.__dataclass_fields__, *KubernetesConfig.__dataclass_fields__}
-    assert {option.name for option in OPTIONS} <= fields | {"flower_url"}
+    live = {f"live_{name}" for name in LiveConfig.__dataclass_fields__}
+    assert {option.name for option in OPTIONS} <= fields | live | {"flower_url"}
 
 
 def test_every_mistake_is_in_the_list_and_has_a_default_in_its_place(load: Load) -> None:
@@ -127,11 +131,13 @@ task_queued_timeout = soon
     assert "hunter2" not in lines
     defaults = Settings(
         celery=settings.celery,
+        live=settings.live,
         log_folder=settings.log_folder,
         kubernetes=KubernetesConfig(deployment=settings.kubernetes.deployment),
     )
     assert settings == Settings(
         celery=settings.celery,
+        live=settings.live,
         log_folder=settings.log_folder,
         kubernetes=defaults.kubernetes,
         problems=settings.problems,

@@ -1,0 +1,287 @@
+"""The live half on every kind of server: with an ACL user, with TLS, behind Sentinels, and as a Cluster."""
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from hybrid_executor.ledger.live.reader import LiveReader
+from hybrid_executor.ledger.live.schema import Keys
+from hybrid_executor.ledger.live.store import LiveStore, item_change, item_drop, item_new
+from hybrid_executor.model.errors import LiveUnavailable
+from hybrid_executor.standalone.stack.ports import LOOPBACK, choose_port
+from hybrid_executor.standalone.stack.process import Command
+from hybrid_executor.standalone.stack.secret import write_private
+from hybrid_executor.standalone.stack.valkey import ValkeyServer
+from tests.cluster.certificates import Authority
+from tests.contract.ledger_suite import a_record
+from tests.fixtures.live import PREFIX, LiveRig, all_keys, live_config, until
+from tests.integration.test_ledger_live import ended, started
+
+ROOT = Path(__file__).parents[2]
+INSTALL = ROOT / "docs" / "how-to" / "install.md"
+
+
+class ConfiguredValkey(ValkeyServer):
+    """A server with further lines in its configuration, or with other arguments."""
+
+    lines: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+    def command(self) -> Command:
+        command = super().command()
+        config = self.state / "valkey.conf"
+        write_private(config, config.read_text() + "\n".join(self.lines) + "\n")
+        return Command(
+            name=command.name, argv=[*command.argv, *self.arguments], log=command.log, cwd=command.cwd
+        )
+
+
+def whole_life(rig: LiveRig) -> None:
+    """Everything that a writer and a reader do."""
+    first, second = a_record(), a_record()
+    rig.writer.start()
+    rig.do(first, second)
+    until(lambda: rig.agrees(first, second))
+    place = rig.reader.last_transition()
+    rig.do(changes=[started(first)])
+    assert rig.reader.listen(place, lambda told: told["state"] == "running", 20) != place
+    rig.do(changes=[ended(first)])
+    until(lambda: (found := rig.found(first)) and found.ended_at)
+    store = LiveStore(rig.config, rig.owner)
+    until(lambda: store.survey().index.keys() == {second.id.attempt_id})
+    until(lambda: rig.reader.standing([rig.owner]).checked_at)
+    assert sum(rig.reader.standing([rig.owner]).inflight.values()) == 1
+    assert rig.writer._away is None
+    store.close()
+
+
+# --- an ACL user ------------------------------------------------------------------------------
+
+
+def documented_rights() -> list[str]:
+    """What the guide tells people to give."""
+    [line] = [line for line in INSTALL.read_text().splitlines() if "ACL SETUSER" in line]
+    return line[line.index("~") :].split()
+
+
+def user(server: ValkeyServer, *rights: str) -> str:
+    """The URL of a user who has these rights and no other."""
+    with redis.Redis.from_url(server.url) as admin:
+        admin.execute_command("ACL", "SETUSER", "live", "reset", "on", ">pass-of-live", *rights)
+    return f"redis://live:pass-of-live@{LOOPBACK}:{server.port}/0"
+
+
+def trial(url: str) -> None:
+    """Each command of writer, comparison and reader, once; raises ``LiveUnavailable``."""
+    config = live_config(url)
+    store, reader = LiveStore(config, "17"), LiveReader(config)
+    going, over, adopted = a_record(), a_record(), a_record(scheduler_job="16")
+    with redis.Redis.from_url(url.replace("live:pass-of-live", ":" + SECRETS[url])) as admin:
+        admin.flushdb()
+        store.write("1", None, [item_new(going), item_new(over), item_new(adopted)], anew=True)
+        store.write("2", "1", [item_change(started(going)), item_change(ended(over)), item_drop("gone")])
+        admin.zadd(store.keys.inflight + f"{going.backend}:{going.queue}", {"phantom": 2**40})
+        admin.hset(store.keys.indexes + "17", "lost", "1 queued")
+    moved, missing = store.vouch(store.survey())
+    assert (moved, missing) == (1, {"lost"})
+    store.write("3", "2", [item_drop(going.id.attempt_id)])
+    assert reader.record(over.id.attempt_id)
+    reader.inflight(going.backend, going.queue)
+    assert reader.standing(["17"]).checked_at
+    assert reader.listen("0-0", lambda told: True, 5) != "0-0"
+    assert reader.last_transition() != "0-0"
+    store.close()
+    reader.close()
+
+
+SECRETS: dict[str, str] = {}
+
+
+def test_the_documented_rights_are_enough_and_none_is_too_many(own_valkey: ValkeyServer) -> None:
+    rights = documented_rights()
+    url = user(own_valkey, *rights)
+    SECRETS[url] = own_valkey.password
+    trial(url)
+    for right in rights:
+        user(own_valkey, *(other for other in rights if other != right))
+        with pytest.raises((LiveUnavailable, AssertionError)) as raised:
+            trial(url)
+        assert "pass-of-live" not in str(raised.value)
+
+
+def test_a_user_without_rights_is_away_with_what_it_lacks(own_valkey: ValkeyServer) -> None:
+    url = user(own_valkey, f"~{{{PREFIX}}}:*", "+@read")
+    with pytest.raises(LiveUnavailable, match=r"NoPermissionError.*eval"):
+        LiveStore(live_config(url), "1").write("1", None, [], anew=True)
+
+
+# --- a Cluster --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster_url(tmp_path: Path) -> Iterator[str]:
+    """A Cluster of one node that has all slots."""
+    server = ConfiguredValkey(tmp_path / "cluster")
+    bus = choose_port()
+    server.lines = ("cluster-enabled yes", "databases 1", f"cluster-port {bus}")
+    server.start()
+    with redis.Redis.from_url(server.url) as admin:
+        admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        until(lambda: b"cluster_state:ok" in admin.execute_command("CLUSTER", "INFO"))
+    yield server.url.replace("redis://", "cluster://")
+    server.stop()
+
+
+def test_a_cluster_has_the_whole_of_it_in_one_slot(cluster_url: str) -> None:
+    rig = LiveRig(cluster_url)
+    whole_life(rig)
+    with redis.Redis.from_url(cluster_url.replace("cluster://", "redis://"), decode_responses=True) as admin:
+        keys = all_keys(admin)
+        assert len(keys) > 5
+        assert len({admin.execute_command("CLUSTER", "KEYSLOT", key) for key in keys}) == 1
+        admin.flushdb()
+    until(lambda: len(rig.store.survey().index) == 1)
+    rig.stop()
+
+
+def test_every_name_of_a_key_has_the_same_hash_tag() -> None:
+    keys = Keys("some:prefix")
+    assert all(name.startswith("{some:prefix}:") for name in keys.of_script("1"))
+
+
+# --- Sentinels --------------------------------------------------------------------------------
+
+
+class Sentinel(ConfiguredValkey):
+    """Its configuration is its own file, which it rewrites."""
+
+    def command(self) -> Command:
+        command = ValkeyServer.command(self)
+        lines = [f"bind {LOOPBACK}", f"port {self.port}", f"requirepass {self.password}"]
+        write_private(self.state / "valkey.conf", "\n".join([*lines, f'dir "{self.state}"', ""]))
+        return Command(name="sentinel", argv=[*command.argv, "--sentinel"], log=command.log, cwd=command.cwd)
+
+
+def test_the_master_is_asked_of_a_sentinel(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+    sentinel = Sentinel(tmp_path / "sentinel")
+    sentinel.start()
+    try:
+        with redis.Redis.from_url(sentinel.url) as admin:
+            admin.execute_command("SENTINEL", "MONITOR", "mymaster", LOOPBACK, own_valkey.port, 1)
+            admin.execute_command("SENTINEL", "SET", "mymaster", "auth-pass", own_valkey.password)
+        dead = f"sentinel://{LOOPBACK}:1"
+        url = f"sentinel://:{own_valkey.password}@{LOOPBACK}:{sentinel.port}/0;{dead}"
+        rig = LiveRig(
+            url, options={"master_name": "mymaster", "sentinel_options": {"password": sentinel.password}}
+        )
+        whole_life(rig)
+        own_valkey.kill()
+        until(lambda: rig.writer._away)
+        own_valkey.start()
+        until(lambda: rig.writer._away is None)
+        rig.stop()
+        nobody = live_config(url, master_name="other", sentinel_options={"password": sentinel.password})
+        with pytest.raises(LiveUnavailable, match="MasterNotFoundError") as raised:
+            LiveStore(nobody, "1").survey()
+        assert own_valkey.password not in str(raised.value)
+    finally:
+        sentinel.stop()
+
+
+# --- TLS --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "ca", "ca")
+
+
+@pytest.fixture
+def tls_port(own_valkey: ValkeyServer, authority: Authority) -> Iterator[int]:
+    """A port that speaks TLS, wants a certificate of its client, and hands on to the server.
+
+    The server's own binary has no TLS, so a proxy has it: the client can't tell.
+    """
+    pair = authority.issue("server", "valkey", hosts=[LOOPBACK])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.pair.certificate))
+    context.load_cert_chain(pair.certificate, pair.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with tls_proxy(context, lambda: int(own_valkey.port or 0)) as port:
+        yield port
+
+
+@contextmanager
+def tls_proxy(context: ssl.SSLContext, target: Callable[[], int]) -> Iterator[int]:
+    loop = asyncio.new_event_loop()
+    listening = socket.create_server((LOOPBACK, 0))
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except (OSError, ssl.SSLError):
+            pass
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(LOOPBACK, target())
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+    async def run() -> None:
+        server = await asyncio.start_server(serve, sock=listening, ssl=context)
+        async with server:
+            await stopping.wait()
+
+    stopping = asyncio.Event()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
+    thread.start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(stopping.set)
+        thread.join(10)
+
+
+def test_tls_with_certificates_of_the_url(
+    own_valkey: ValkeyServer, authority: Authority, tls_port: int
+) -> None:
+    client = authority.issue("client", "scheduler")
+    files = f"ssl_ca_certs={authority.pair.certificate}"
+    files += f"&ssl_certfile={client.certificate}&ssl_keyfile={client.key}"
+    rig = LiveRig(f"rediss://:{own_valkey.password}@{LOOPBACK}:{tls_port}/0?{files}")
+    whole_life(rig)
+    rig.stop()
+
+
+def test_tls_with_the_brokers_certificates(
+    own_valkey: ValkeyServer, authority: Authority, tls_port: int
+) -> None:
+    client = authority.issue("client", "scheduler")
+    files = {
+        "ssl_cert_reqs": "required",
+        "ssl_ca_certs": str(authority.pair.certificate),
+        "ssl_certfile": str(client.certificate),
+        "ssl_keyfile": str(client.key),
+    }
+    rig = LiveRig(f"redis://:{own_valkey.password}@{LOOPBACK}:{tls_port}/0", options={"options": files})
+    whole_life(rig)
+    rig.stop()
+
+
+def test_a_server_whose_certificate_nobody_knows_is_away(
+    own_valkey: ValkeyServer, tls_port: int, tmp_path: Path
+) -> None:
+    stranger = Authority(tmp_path / "other", "other").pair.certificate
+    url = f"rediss://:{own_valkey.password}@{LOOPBACK}:{tls_port}/0?ssl_ca_certs={stranger}"
+    with pytest.raises(LiveUnavailable, match="certificate") as raised:
+        LiveStore(live_config(url), "1").survey()
+    assert own_valkey.password not in str(raised.value)
