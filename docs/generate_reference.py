@@ -92,6 +92,7 @@ METRICS_FOOT = """
 | a backend is away | `breaker` is 1 for minutes |
 | pods are not seen | `watch_age` above 120 |
 | tasks don't start | `pending_age` above what your autoscaler needs; the reason is in `airflow hybrid pods` |
+| workers take nothing | `idle_workers` above 0 for a minute: restart those that the scheduler's log names |
 | the cluster refuses | `api_calls` with the codes 403, 409, 429 or 5xx grow against all |
 | something loses data | `mismatches` grows with [`MessageLost`, `ResultLost` or `PodLost`](mismatches.md) |
 | tasks die | `ends` with the outcome `failed` and a reason other than `Error`; `replaced` grows |

@@ -176,7 +176,7 @@ class HybridExecutor(BaseExecutor):
         if self._given_backends is not None:
             return self._given_backends
         return {
-            BackendName.CELERY: CeleryBackend(self.settings.celery),
+            BackendName.CELERY: CeleryBackend(self.settings.celery, meter=self._meter),
             BackendName.KUBERNETES: KubernetesBackend(
                 self.settings.kubernetes,
                 pod_maker(self.settings, self._templates, self._owner).make,

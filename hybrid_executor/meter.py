@@ -137,6 +137,13 @@ LIVE_REBUILDS = Metric(
     (),
     "how often the live half was written anew, because its server was emptied or set back",
 )
+IDLE_WORKERS = Metric(
+    "hybrid_executor.idle_workers",
+    Kind.GAUGE,
+    (),
+    "Celery workers that are connected and take nothing, although messages of this scheduler wait in a queue"
+    " that they serve (celery#8030)",
+)
 METRICS = (
     ATTEMPTS,
     HELD,
@@ -153,6 +160,7 @@ METRICS = (
     LIVE_BACKLOG,
     LIVE_REPAIRS,
     LIVE_REBUILDS,
+    IDLE_WORKERS,
 )
 
 #: Readings of one gauge, by the values of its tags.

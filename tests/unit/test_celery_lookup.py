@@ -55,7 +55,7 @@ class Desk:
         self.said: list[Observation] = []
         self.now_s = 0.0
         doubles: tuple[Any, Any] = (self.results, self.queues)
-        self.lookup = Lookup(*doubles, CONFIG, self.said.append, acks_late=True)
+        self.lookup = Lookup(*doubles, CONFIG, self.said.append, acks_late=True, queue_of={})
         self.one = SubmissionId(str(uuid4()), 1)
 
     def look(self, times: int = 1) -> None:

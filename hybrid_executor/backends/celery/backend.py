@@ -1,7 +1,8 @@
 """``ports.Backend`` on Celery: the surface that the executor calls, from one thread.
 
-Two threads do the work: ``sender`` publishes and withdraws, ``observer`` reads
-results and looks things up. What they see is queued here until ``poll``.
+Two threads do the work: ``sender`` publishes and withdraws, ``observer`` hears
+of results and looks things up. What they see is queued here until ``poll``. A
+third, of ``workers``, notices workers that take nothing.
 Nothing is forked, no signal is used, and the messages are those of the stock
 executor, so that stock workers and Flower serve them unchanged.
 """
@@ -16,6 +17,8 @@ from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.celery.lookup import Why
 from hybrid_executor.backends.celery.observer import LookUp, Observer
 from hybrid_executor.backends.celery.sender import Sender
+from hybrid_executor.backends.celery.workers import WorkerWatch
+from hybrid_executor.meter import IDLE_WORKERS, Meter
 from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
 from hybrid_executor.model.observation import Observation, Waiting
 
@@ -25,9 +28,16 @@ class CeleryBackend:
 
     name = BackendName.CELERY
 
-    def __init__(self, config: CeleryConfig, make_app: Callable[[], Any] = provider_app) -> None:
+    def __init__(
+        self,
+        config: CeleryConfig,
+        make_app: Callable[[], Any] = provider_app,
+        meter: Meter | None = None,
+    ) -> None:
         self._config = config
         self._make_app = make_app
+        self._meter = meter or Meter()
+        self._watch: WorkerWatch | None = None
         self._sender: Sender | None = None
         self._observer: Observer | None = None
         self._seen: deque[Observation] = deque()
@@ -44,16 +54,20 @@ class CeleryBackend:
         app = self._make_app()
         self._observer = Observer(app, self._config, self._seen.append)
         self._sender = Sender(app, self._config, self._observer, self._seen.append)
+        self._watch = WorkerWatch(app, self._config, self._observer.waiting_queues)
+        self._meter.read(IDLE_WORKERS, self._watch.idle_count)
         self._observer.start()
         self._sender.start()
+        self._watch.start()
 
     def stop(self, deadline_s: float) -> None:
         """See ``ports.Backend``. What was handed over is still published if the broker is there."""
         deadline = time.monotonic() + deadline_s
         sender, observer, self._sender, self._observer = self._sender, self._observer, None, None
-        if sender and observer:
-            # A little is kept for the observer.
+        if sender and observer and self._watch:
+            # A little is kept for the others.
             sender.stop(0.8 * deadline_s)
+            self._watch.stop((deadline - time.monotonic()) / 2)
             observer.stop(deadline - time.monotonic())
 
     def submit(self, batch: Sequence[Submission]) -> None:

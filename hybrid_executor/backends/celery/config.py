@@ -33,6 +33,8 @@ class CeleryConfig:
     #: So often, and over at least so long, must something be missing before it is called absent.
     absent_looks: int = 3
     absent_after_s: float = 2.0
+    #: How often it is looked whether workers take what waits for them.
+    workers_interval_s: float = 10.0
     #: Longest pause between two tries to reach a broker or result store that is away.
     outage_pause_max_s: float = 5.0
 

@@ -10,7 +10,7 @@ Used by the thread that reads results, which may block here. What can't be
 asked because it is away is asked again later, and nothing is answered until then.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -62,13 +62,16 @@ class Lookup:
         say: Callable[[Observation], None],
         *,
         acks_late: bool,
+        queue_of: MutableMapping[SubmissionId, str],
     ) -> None:
+        """``queue_of`` is told where something was found to wait."""
         self._results = results
         self._queues = queues
         self._config = config
         self._say = say
         #: Whether a worker holds the message as long as the task runs.
         self._acks_late = acks_late
+        self._queue_of = queue_of
         self._searches: dict[str, _Search] = {}
         self._broker = Outage("the Celery broker (look-up of messages)", config.outage_pause_max_s)
 
@@ -181,6 +184,8 @@ class Lookup:
                 self._withdraw(task_id, search, place, now_s)
                 continue
             del self._searches[task_id]
+            if isinstance(place, Queued):
+                self._queue_of[search.submission] = place.queue
             self._say(_where(task_id, search, place))
 
     def _withdraw(self, task_id: str, search: _Search, place: Place, now_s: float) -> None:

@@ -61,12 +61,14 @@ class Observer:
         self._push = Push(self._results, config)
         self._queues = QueueReader(app, config)
         acks_late = bool(app.conf.task_acks_late)
-        self._lookup = Lookup(self._results, self._queues, config, self._say, acks_late=acks_late)
+        self._queue_of: dict[SubmissionId, str] = {}
+        self._lookup = Lookup(
+            self._results, self._queues, config, self._say, acks_late=acks_late, queue_of=self._queue_of
+        )
         self._outage = Outage("the Celery result store", config.outage_pause_max_s)
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._bell = Bell()
         self._followed: dict[str, SubmissionId] = {}
-        self._queue_of: dict[SubmissionId, str] = {}
         self._started: set[SubmissionId] = set()
         self._read_at_s = 0.0
         self._away_until_s = 0.0
@@ -80,6 +82,12 @@ class Observer:
         """Called by the other threads; never blocks."""
         self._orders.put(order)
         self._bell.ring()
+
+    def waiting_queues(self) -> frozenset[str]:
+        """Queues in which something waits that has not started; may be asked by any thread."""
+        # Copies of a dictionary and of a set are made in one step of the interpreter.
+        queue_of, started = dict(self._queue_of), set(self._started)
+        return frozenset(name for submission, name in queue_of.items() if submission not in started)
 
     def stop(self, deadline_s: float) -> None:
         """End the thread; one that is stuck in a read is left to die with the process."""

@@ -13,7 +13,7 @@ Used by one thread, which may block here. Changes nothing, except that
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,31 @@ class QueueReader:
         except BrokerUnavailable:
             self.close()
             raise
+
+    def following(self, queues: Collection[str]) -> dict[str, bytes]:
+        """The message that a worker takes next, for each queue that has one; one round trip.
+
+        Raises ``BrokerUnavailable``.
+        """
+        try:
+            with broker_errors(self._connection):
+                self._connect()
+                keys = [
+                    (queue, self._key(queue, step))
+                    for queue in queues
+                    for step in self._channel.priority_steps
+                ]
+                with self._client.pipeline(transaction=False) as pipe:
+                    for _, key in keys:
+                        pipe.lindex(key, -1)
+                    entries = pipe.execute()
+        except BrokerUnavailable:
+            self.close()
+            raise
+        # The first step is served first.
+        return {
+            queue: entry for (queue, _), entry in reversed(list(zip(keys, entries, strict=True))) if entry
+        }
 
     def remove(self, queued: Queued) -> bool:
         """Take a message out of its queue; False if it is no longer there. Raises ``BrokerUnavailable``."""
