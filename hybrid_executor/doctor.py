@@ -29,8 +29,9 @@ from hybrid_executor.backends.kubernetes.permissions import (
 )
 from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.ledger.revisions import current_problem
+from hybrid_executor.meter import Meter
 from hybrid_executor.model.attempt import BackendName
-from hybrid_executor.model.errors import ConfigError, HybridExecutorError
+from hybrid_executor.model.errors import BrokerUnavailable, ConfigError, HybridExecutorError
 from hybrid_executor.pods.build import ENTRY_OWN
 from hybrid_executor.routing import RoutingTable
 from hybrid_executor.settings import Settings, load_routing
@@ -38,6 +39,8 @@ from hybrid_executor.settings import Settings, load_routing
 DISTRIBUTION = "airflow-hybrid-executor"
 #: Longest wait for one answer from outside.
 TIMEOUT_S = 5.0
+#: Between two looks at queues whose next message may be about to be taken.
+LOOK_AGAIN_S = 1.5
 IN_SETTINGS = "[kubernetes_executor] in_cluster, config_file"
 
 
@@ -156,6 +159,22 @@ def _celery(settings: Settings) -> Iterator[Finding]:
         "correct [celery] result_backend or start it",
         lambda: _reach_results(app, settings),
     )
+    yield from _workers(app, settings)
+
+
+def _workers(app: object, settings: Settings) -> Iterator[Finding]:
+    """Those that are connected and take nothing of what waits; silent where the broker is away."""
+    from hybrid_executor.backends.celery.workers import WorkerWatch  # noqa: PLC0415
+
+    config = replace(settings.celery, read_timeout_s=TIMEOUT_S)
+    with contextlib.suppress(BrokerUnavailable):  # which is a finding of its own
+        idle = WorkerWatch(app, config, tuple, Meter()).find(LOOK_AGAIN_S)
+        problems = [
+            f"{name} is connected and takes nothing, although messages wait in {', '.join(sorted(queues))};"
+            " restart it (celery#8030)"
+            for name, queues in sorted(idle.items())
+        ]
+        yield from _findings("Celery workers", problems)
 
 
 def _answers(check: str, remedy: str, reach: Callable[[], str]) -> Finding:

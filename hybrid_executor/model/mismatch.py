@@ -14,10 +14,11 @@ from typing import NamedTuple
 class Mismatch(StrEnum):
     """What did not fit. The text is what users see and alert on."""
 
-    # --- the backend has lost it -------------------------------------------------
+    # --- the backend has lost it, or does nothing with it -------------------------
     MESSAGE_LOST = "MessageLost"
     RESULT_LOST = "ResultLost"
     POD_LOST = "PodLost"
+    WORKER_IDLE = "WorkerIdle"
 
     # --- the task instance has gone on without it ---------------------------------
     TASK_OVER = "TaskOver"
@@ -63,6 +64,12 @@ WORDS: Mapping[Mismatch, Words] = {
         "an attempt without its pod: a look-up of all pods finds none that bears the submission",
         "a new submission under a new name, which costs no retry, if the task has not started; else the"
         " attempt fails as `Lost`",
+    ),
+    Mismatch.WORKER_IDLE: Words(
+        "a Celery worker is connected and answers, has nothing at hand and takes nothing, although the next"
+        " message of a queue that it serves has not moved between two looks (celery#8030)",
+        "told to reconnect, if it imports `hybrid_executor.worker.reconnect`; reported in the scheduler's log"
+        " as to be restarted, if the next look finds it idle still",
     ),
     Mismatch.TASK_OVER: Words(
         "the task instance carries the attempt and is over: a user marked it, Airflow gave it up, or its end"

@@ -11,8 +11,8 @@ import redis
 
 from hybrid_executor.backends.celery.backend import CeleryBackend
 from hybrid_executor.backends.celery.config import CeleryConfig
-from hybrid_executor.backends.celery.workers import Look, Worker, idle
-from hybrid_executor.meter import IDLE_WORKERS, Meter
+from hybrid_executor.backends.celery.workers import Look, Worker, WorkerWatch, idle
+from hybrid_executor.meter import IDLE_WORKERS, MISMATCHES, Meter
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Accepted, Ended, Observation, Started
 from tests.fixtures.celery import celery_app, celery_submission, light_worker
@@ -92,7 +92,12 @@ def test_an_idle_worker_without_our_package_is_reported_celery8030(
         waiting = celery_submission()
         scene.backend.submit([waiting])
         until(lambda: any("restart it" in r.getMessage() for r in caplog.records), "not reported")
-        assert scene.idle() == 1.0
+        drained = scene.meter.drain()
+        assert drained.gauges[IDLE_WORKERS, ()] == 1.0
+        assert drained.counts[MISMATCHES, ("celery", "WorkerIdle")] == 1
+        watch = WorkerWatch(celery_app(valkey_url, valkey_url), CONFIG, tuple, Meter())
+        ((name, queues),) = watch.find(0.5).items()  # as the doctor asks
+        assert (name.startswith("light-"), queues) == (True, {"default"})
         time.sleep(4 * CONFIG.workers_interval_s)  # it is not reported at each look
     assert len([r for r in caplog.records if "restart it" in r.getMessage()]) == 1
     assert any("it knows no command" in r.getMessage() for r in caplog.records)
@@ -113,6 +118,19 @@ def test_a_worker_that_reconnects_keeps_all_its_queues(
         own_valkey.kill()
         own_valkey.start()
         run_one(scene)
+    scene.backend.stop(3.0)
+
+
+def test_whoever_asks_once_gets_no_answer_where_nothing_waits_or_something_is_taken(
+    valkey_url: str, tmp_path: Path
+) -> None:
+    watch = WorkerWatch(celery_app(valkey_url, valkey_url), CONFIG, tuple, Meter())
+    assert watch.find(0.1) == {}
+    scene = Scene(valkey_url)
+    with light_worker(valkey_url, valkey_url, tmp_path):
+        run_one(scene)
+        scene.backend.submit([celery_submission(queue="unserved")])
+        assert watch.find(0.1) == {}
     scene.backend.stop(3.0)
 
 

@@ -20,10 +20,14 @@ from hybrid_executor.meter import (
     BREAKER,
     ENDS,
     FAILURES,
+<<<<<<< HEAD
     LIVE_AWAY,
     LIVE_BACKLOG,
     LIVE_REBUILDS,
     LIVE_REPAIRS,
+=======
+    IDLE_WORKERS,
+>>>>>>> 2bb0581 (Idle Celery workers have a name among the mismatches, a gauge, and a line of the doctor's)
     METRICS,
     MISMATCHES,
     PENDING_AGE,
@@ -120,6 +124,7 @@ def everything() -> tuple[Meter, Inflight]:
     for gauge in (LIVE_AWAY, LIVE_BACKLOG):
         meter.read(gauge, lambda: {(): 1.0})
     meter.read(WATCH_AGE, lambda: {("default", "team.a"): 3.0})
+    meter.read(IDLE_WORKERS, lambda: {(): 1.0})
     return meter, inflight()
 
 
@@ -151,7 +156,11 @@ class TestEmitter:
         client = Client()
         stats.initialize(factory=lambda: SafeStatsdLogger(client), export_legacy_names=False)
         Emitter(tagged=False).emit(*everything(), NOW)
+<<<<<<< HEAD
         assert len(client.sent) == 6 + 2 + 3 + len(standing(inflight(), NOW))
+=======
+        assert len(client.sent) == 4 + 2 + 2 + len(standing(inflight(), NOW))
+>>>>>>> 2bb0581 (Idle Celery workers have a name among the mismatches, a gauge, and a line of the doctor's)
         assert (
             client.sent.items()
             >= {

@@ -54,7 +54,7 @@ class CeleryBackend:
         app = self._make_app()
         self._observer = Observer(app, self._config, self._seen.append)
         self._sender = Sender(app, self._config, self._observer, self._seen.append)
-        self._watch = WorkerWatch(app, self._config, self._observer.waiting_queues)
+        self._watch = WorkerWatch(app, self._config, self._observer.waiting_queues, self._meter)
         self._meter.read(IDLE_WORKERS, self._watch.idle_count)
         self._observer.start()
         self._sender.start()

@@ -14,6 +14,7 @@ Used by one thread, which may block here. Changes nothing, except that
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,34 +79,26 @@ class QueueReader:
 
         One pass over each queue however many are wanted. Raises ``BrokerUnavailable``.
         """
-        try:
-            with broker_errors(self._connection):
-                self._connect()
-                return self._find(wanted)
-        except BrokerUnavailable:
-            self.close()
-            raise
+        with self._asking():
+            return self._find(wanted)
+
+    def bound(self) -> tuple[str, ...]:
+        """Every queue that was ever declared here for tasks. Raises ``BrokerUnavailable``."""
+        with self._asking():
+            return self._bound_queues()
 
     def following(self, queues: Collection[str]) -> dict[str, bytes]:
         """The message that a worker takes next, for each queue that has one; one round trip.
 
         Raises ``BrokerUnavailable``.
         """
-        try:
-            with broker_errors(self._connection):
-                self._connect()
-                keys = [
-                    (queue, self._key(queue, step))
-                    for queue in queues
-                    for step in self._channel.priority_steps
-                ]
-                with self._client.pipeline(transaction=False) as pipe:
-                    for _, key in keys:
-                        pipe.lindex(key, -1)
-                    entries = pipe.execute()
-        except BrokerUnavailable:
-            self.close()
-            raise
+        with self._asking():
+            steps = self._channel.priority_steps
+            keys = [(queue, self._key(queue, step)) for queue in queues for step in steps]
+            with self._client.pipeline(transaction=False) as pipe:
+                for _, key in keys:
+                    pipe.lindex(key, -1)
+                entries = pipe.execute()
         # The first step is served first.
         return {
             queue: entry for (queue, _), entry in reversed(list(zip(keys, entries, strict=True))) if entry
@@ -113,18 +106,23 @@ class QueueReader:
 
     def remove(self, queued: Queued) -> bool:
         """Take a message out of its queue; False if it is no longer there. Raises ``BrokerUnavailable``."""
-        try:
-            with broker_errors(self._connection):
-                self._connect()
-                return bool(self._client.lrem(queued.key, -1, queued.entry))
-        except BrokerUnavailable:
-            self.close()
-            raise
+        with self._asking():
+            return bool(self._client.lrem(queued.key, -1, queued.entry))
 
     def close(self) -> None:
         """Close the connection; the next call opens it again."""
         self._channel = self._client = None
         self._connection.release()
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            with broker_errors(self._connection):
+                self._connect()
+                yield
+        except BrokerUnavailable:
+            self.close()
+            raise
 
     def _connect(self) -> None:
         if self._client is None:

@@ -29,8 +29,10 @@ from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.celery.outage import Outage
 from hybrid_executor.backends.celery.queues import QueueReader
 from hybrid_executor.backends.celery.redaction import error_text
-from hybrid_executor.meter import Tags
+from hybrid_executor.meter import MISMATCHES, Meter, Tags
+from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.errors import BrokerUnavailable
+from hybrid_executor.model.mismatch import Mismatch
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +81,18 @@ def idle(before: Look, now: Look) -> dict[str, frozenset[str]]:
 class WorkerWatch:
     """Constructing starts nothing; ``start`` starts the thread."""
 
-    def __init__(self, app: Any, config: CeleryConfig, waiting_queues: Callable[[], Collection[str]]) -> None:
+    def __init__(
+        self,
+        app: Any,
+        config: CeleryConfig,
+        waiting_queues: Callable[[], Collection[str]],
+        meter: Meter,
+    ) -> None:
         """``waiting_queues`` names the queues where something of ours waits; asked from this thread."""
         self._app = app
         self._config = config
         self._waiting_queues = waiting_queues
+        self._meter = meter
         self._queues = QueueReader(app, config)
         self._connection = open_broker(app, config.read_timeout_s)
         self._outage = Outage("the Celery broker (workers)", config.outage_pause_max_s, level=logging.DEBUG)
@@ -132,6 +141,24 @@ class WorkerWatch:
         for name, queues in found.items():
             self._treat(name, ", ".join(sorted(queues)))
 
+    def find(self, pause_s: float) -> Mapping[str, Collection[str]]:
+        """Idle workers and their queues, whoever sent what waits there: three looks, if there is reason to.
+
+        For one who asks once, instead of ``start``. Raises ``BrokerUnavailable``.
+        """
+        look = Look()
+        try:
+            queues = self._queues.bound() if self._queues.can_look else ()
+            for _ in range(2):
+                look = self.look(queues, look)
+                if not look.following:
+                    return {}
+                self._stopping.wait(pause_s)
+            return idle(look, self.look(queues, look))
+        finally:
+            self._queues.close()
+            self._connection.release()
+
     def look(self, queues: Collection[str], before: Look) -> Look:
         """These queues, and the workers if one of them stands still. Raises ``BrokerUnavailable``."""
         following = self._queues.following(queues) if queues else {}
@@ -148,6 +175,7 @@ class WorkerWatch:
                 told,
             )
             self._idle[name] = False
+            self._meter.count(MISMATCHES, BackendName.CELERY, Mismatch.WORKER_IDLE)
         elif not self._idle[name]:
             log.error(
                 "Celery worker %s still takes nothing although messages wait in %s: restart it (celery#8030)",
