@@ -20,14 +20,11 @@ from hybrid_executor.meter import (
     BREAKER,
     ENDS,
     FAILURES,
-<<<<<<< HEAD
+    IDLE_WORKERS,
     LIVE_AWAY,
     LIVE_BACKLOG,
     LIVE_REBUILDS,
     LIVE_REPAIRS,
-=======
-    IDLE_WORKERS,
->>>>>>> 2bb0581 (Idle Celery workers have a name among the mismatches, a gauge, and a line of the doctor's)
     METRICS,
     MISMATCHES,
     PENDING_AGE,
@@ -156,11 +153,7 @@ class TestEmitter:
         client = Client()
         stats.initialize(factory=lambda: SafeStatsdLogger(client), export_legacy_names=False)
         Emitter(tagged=False).emit(*everything(), NOW)
-<<<<<<< HEAD
-        assert len(client.sent) == 6 + 2 + 3 + len(standing(inflight(), NOW))
-=======
-        assert len(client.sent) == 4 + 2 + 2 + len(standing(inflight(), NOW))
->>>>>>> 2bb0581 (Idle Celery workers have a name among the mismatches, a gauge, and a line of the doctor's)
+        assert len(client.sent) == 6 + 2 + 4 + len(standing(inflight(), NOW))
         assert (
             client.sent.items()
             >= {
