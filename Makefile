@@ -3,7 +3,9 @@
 .PHONY: help install demo test test-cluster test-mariadb chaos cluster cluster-down keda check fmt mutants lock clean
 BIN := .venv/bin
 WORKERS ?= auto
-SEEDS ?= 5
+# Kills of a scheduler at a step of a task's way, and kills of one in a whole stack.
+SEEDS ?= 20
+SCHEDULERS ?= 5
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -23,7 +25,7 @@ test-cluster: install ## the tests on a real Kubernetes and KEDA, built from Go 
 ifeq ($(KUBECONFIG),)
 	@$(BIN)/python -m tests.cluster build
 	@$(BIN)/python -m tests.cluster.kubelet
-	@CHAOS_KILLS=$(KILLS) CHAOS_SEEDS=$(SEEDS) CHAOS_SEED=$(SEED) \
+	@CHAOS_KILLS=$(KILLS) CHAOS_SEEDS=$(SCHEDULERS) CHAOS_SEED=$(SEED) \
 	  $(BIN)/python -m pytest -v -n 2 --dist loadgroup tests/cluster $(ARGS)
 else
 	@$(BIN)/python -m pytest -v -n 2 --dist loadgroup \
@@ -43,8 +45,8 @@ test-mariadb: install ## the ledger's tests on a real MariaDB, which root gets i
 	@$(BIN)/python -m tests.fixtures.mariadb
 	@$(BIN)/python -m pytest -q -m mariadb tests/contract/test_ledger.py tests/integration $(ARGS)
 
-chaos: install ## kills and outages on the whole stack, SEEDS of them at random moments (SEED=n: from this one)
-	@CHAOS_SEEDS=$(SEEDS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests/chaos $(ARGS)
+chaos: install ## a scheduler killed at SEEDS steps, and SCHEDULERS times in a whole stack; outages (SEED=n: from this one)
+	@CHAOS_STEPS=$(SEEDS) CHAOS_SEEDS=$(SCHEDULERS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests/chaos $(ARGS)
 
 check: install ## style, types, layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -1,4 +1,4 @@
-"""Kills and outages on the whole stack (``make chaos SEEDS=5``), named after what they attack."""
+"""Kills at each step, kills and outages on the whole stack (``make chaos``), named after what they attack."""
 
 import pytest
 

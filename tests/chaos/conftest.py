@@ -1,24 +1,35 @@
 """One stack for all chaos tests.
 
-``CHAOS_SEEDS`` says how many random kills are made, ``CHAOS_SEED`` the first seed, to repeat a run.
+``CHAOS_STEPS`` says at how many steps of a task's way a scheduler is killed, ``CHAOS_SEEDS`` how many random
+kills the whole stack suffers, ``CHAOS_SEED`` the first seed of both, to repeat a run.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.kill_suite import GAPS, SERVICES, parametrize
+from tests.chaos.kill_suite import GAPS, SERVICES, parametrize, seeds_of
 from tests.chaos.scene import Scene
 from tests.chaos.stage import cleared, opened
 
 HERE = Path(__file__).parent
+KILLED = pytest.StashKey[Counter[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A mutant's test runs without the plugin whose mark it is."""
+    config.addinivalue_line("markers", "xdist_group(name): on one worker")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """All gaps and services."""
+    """All gaps, services and steps."""
     parametrize(metafunc, int(os.environ.get("CHAOS_SEEDS") or 5), list(GAPS), SERVICES)
+    if "step_seed" in metafunc.fixturenames:
+        seeds = seeds_of(int(os.environ.get("CHAOS_STEPS") or 20))
+        metafunc.parametrize("step_seed", seeds, ids=lambda seed: f"seed {seed}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(item.path).is_relative_to(HERE):
             item.add_marker(pytest.mark.xdist_group("chaos"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Where schedulers were killed, step by step."""
+    if killed := config.stash.get(KILLED, None):
+        terminalreporter.section(f"{killed.total()} schedulers killed, by module of the line")
+        terminalreporter.write_line(", ".join(f"{name} {count}" for name, count in killed.most_common()))
 
 
 @pytest.fixture(scope="session")

@@ -30,13 +30,18 @@ SERVICES = ("valkey", "postgres", "kubernetes")
 AWAY_S = 4
 
 
+def seeds_of(count: int) -> range:
+    """So many, from the one that CHAOS_SEED names."""
+    # All workers of one test run must choose the same.
+    chance = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID"))
+    first = int(os.environ.get("CHAOS_SEED") or chance.randrange(10**6))
+    return range(first, first + count)
+
+
 def parametrize(metafunc: pytest.Metafunc, seeds: int, gaps: Sequence[str], services: Sequence[str]) -> None:
     """So many random kills, from the seed that CHAOS_SEED names; each seed is the id of its test."""
     if "seed" in metafunc.fixturenames:
-        # All workers of one test run must choose the same.
-        chance = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID"))
-        first = int(os.environ.get("CHAOS_SEED") or chance.randrange(10**6))
-        metafunc.parametrize("seed", range(first, first + seeds), ids=lambda seed: f"seed {seed}")
+        metafunc.parametrize("seed", seeds_of(seeds), ids=lambda seed: f"seed {seed}")
     if "gap" in metafunc.fixturenames:
         metafunc.parametrize("gap", gaps)
     if "service" in metafunc.fixturenames:

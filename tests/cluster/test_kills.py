@@ -1,7 +1,7 @@
 """Kill -9 in the middle of runs whose pods are on a real control plane.
 
 A few of the kills that ``make chaos`` makes: one random moment, both gaps that concern
-a pod alone, and the API server itself. ``make test-cluster KILLS=all SEEDS=5 ARGS="-k kills"``
+a pod alone, and the API server itself. ``make test-cluster KILLS=all SCHEDULERS=5 ARGS="-k kills"``
 makes all, five of them at random moments.
 """
 
