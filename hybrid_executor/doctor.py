@@ -1,7 +1,7 @@
 """Checks everything that the executor needs: settings, files, versions, connections, permissions, migrations.
 
 Each check is a function that yields findings, looks but never changes
-anything, waits a few seconds at most, and prints no secret. Called by
+anything that counts, waits a few seconds at most, and prints no secret. Called by
 ``airflow hybrid doctor``.
 """
 
@@ -68,6 +68,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     if table is None or any(rule.route.backend is BackendName.KUBERNETES for rule in table.rows()):
         for config in settings.every_cluster.values():
             yield from _kubernetes(settings, config)
+    yield from _live(settings)
     yield from _database(settings)
 
 
@@ -207,6 +208,26 @@ def _reach_results(app: object, settings: Settings) -> str:
     finally:
         reader.close()
     return ""
+
+
+def _live(settings: Settings) -> Iterator[Finding]:
+    """The server of the ledger's live half, and what its user may do; tried on keys that are gone again."""
+    config = settings.live
+    if config is None:
+        yield Finding("live ledger", note="off")
+        return
+    # Imported here: redis-py takes its time.
+    from hybrid_executor.ledger.live.trial import attempt_everything  # noqa: PLC0415
+
+    try:
+        attempt_everything(replace(config, timeout_s=TIMEOUT_S))
+    except HybridExecutorError as error:
+        remedy = (
+            "correct [hybrid_executor] live_url or its user's rights, or set it to off; no task waits for it"
+        )
+        yield Finding("live ledger", f"can't be used ({redacted(str(error))}); {remedy}")
+        return
+    yield Finding("live ledger", note=f"keys begin with {{{config.prefix}}}")
 
 
 def _kubernetes(settings: Settings, config: KubernetesConfig) -> Iterator[Finding]:

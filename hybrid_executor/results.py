@@ -2,8 +2,10 @@
 
 One record for both backends, live or long past: ``SubmissionRecord``, of the
 newest submission. Reads the ledger and nothing else, so it says how the
-process ended; what became of the task is Airflow's to say. A process that is
-no part of Airflow calls ``airflow.settings.configure_orm()`` first.
+process ended; what became of the task is Airflow's to say. Every answer is the
+database's; the ledger's live half, where there is one, only wakes who waits,
+within milliseconds. A process that is no part of Airflow calls
+``airflow.settings.configure_orm()`` first.
 
     from hybrid_executor import results
 
@@ -14,18 +16,22 @@ Called by users; nothing of this package needs it.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from hybrid_executor import contract
 from hybrid_executor.ledger.history import History
+from hybrid_executor.ledger.live.bell import Bell
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.errors import LedgerUnavailable
 from hybrid_executor.model.record import Outcome, SubmissionRecord
+from hybrid_executor.settings import load_live
 from hybrid_executor.timeline import Event, Moment, story
 
 #: Between two looks: what has just changed changes again soon, what has not may take long.
 LOOK_MIN_S, LOOK_MAX_S = 0.2, 2.0
+#: The same while the live half wakes: what it lost is seen no later.
+LOOK_WOKEN_S = 5.0
 
 
 class Task(NamedTuple):
@@ -90,23 +96,41 @@ def _is_over(record: SubmissionRecord) -> bool:
 
 
 def _looks(what: What, deadline_s: float) -> Iterator[list[SubmissionRecord]]:
-    """Looks at the ledger again and again, at least once; ever less often while nothing changes."""
+    """Looks at the ledger again and again, at least once: when the live half says so, or ever less often."""
     end_s, look_s = time.monotonic() + deadline_s, LOOK_MIN_S
     before: list[SubmissionRecord] = []
-    while True:
-        try:
-            found = _submissions(what)
-        except LedgerUnavailable:
-            if time.monotonic() >= end_s:
-                raise
-            found = before
-        yield found
-        look_s = LOOK_MIN_S if found != before else min(look_s * 1.5, LOOK_MAX_S)
-        before = found
-        left_s = end_s - time.monotonic()
-        if left_s <= 0:
-            return
-        time.sleep(min(look_s, left_s))
+    attempts: set[str] = set()
+    bell = Bell(load_live(), lambda told: _is_about(what, told, attempts))
+    is_heard = False
+    try:
+        while True:
+            try:
+                found = _submissions(what)
+            except LedgerUnavailable:
+                if time.monotonic() >= end_s:
+                    raise
+                found = before
+            yield found
+            look_s = LOOK_MIN_S if found != before else min(look_s * 1.5, LOOK_MAX_S)
+            before, attempts = found, {record.id.attempt_id for record in found}
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
+                return
+            was_heard, is_heard = is_heard, bell.listen(left_s)
+            # What happened before it listened, it does not tell.
+            if was_heard or not is_heard:
+                bell.wait(min(look_s, left_s), min(LOOK_WOKEN_S, left_s))
+    finally:
+        bell.close()
+
+
+def _is_about(what: What, told: Mapping[str, str], attempts: Collection[str]) -> bool:
+    """Whether a transition is one of this attempt, or of this task in any try."""
+    if not isinstance(what, Task):
+        return told.get("attempt") == what
+    address = (what.dag_id, what.run_id, what.task_id, str(what.map_index))
+    of = tuple(told.get(name) for name in ("dag_id", "run_id", "task_id", "map_index"))
+    return of == address or told.get("attempt") in attempts
 
 
 def _submissions(what: What) -> list[SubmissionRecord]:

@@ -1,7 +1,7 @@
 """``airflow hybrid status``: what is queued, waits, runs and has ended, on one screen.
 
 Reads the ledger alone, and Airflow's own word on which schedulers live. Six
-queries, whatever is in flight.
+queries, whatever is in flight, and three round trips to the live half.
 """
 
 import json
@@ -21,7 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hybrid_executor import contract
+from hybrid_executor.cli import livehalf
 from hybrid_executor.cli.ledger import history, plain, reading
+from hybrid_executor.cli.livehalf import LiveState
 from hybrid_executor.durations import in_words
 from hybrid_executor.ledger.history import QueueCounts, Wait
 from hybrid_executor.model.attempt import BackendName
@@ -54,6 +56,7 @@ class Status:
     places: Sequence[tuple[BackendName, str, int]]
     #: Open submissions that no live scheduler answers for: they wait to be adopted.
     orphans: int
+    live: LiveState
 
 
 @suppress_logs_and_warning
@@ -90,6 +93,7 @@ def take(settings: Settings) -> Status:
             waits=told.waits(),
             places=_places(told.places()),
             orphans=sum(count for owner, count in owners.items() if owner not in live),
+            live=livehalf.look_at(settings.live, live, sum(owners.values())),
         )
 
 
@@ -106,7 +110,7 @@ def screen(status: Status) -> RenderableType:
     """The status for a terminal."""
     schedulers = ", ".join(status.schedulers) or "none lives"
     head = f"{status.at:%Y-%m-%d %H:%M:%S} UTC  scheduler jobs: {schedulers}"
-    parts: list[RenderableType] = [Text(head)]
+    parts: list[RenderableType] = [Text(head), Text(livehalf.line(status.live, status.at))]
     if status.orphans:
         parts.append(Text(f"{status.orphans} open submissions wait for a scheduler to adopt them"))
     parts += (
@@ -200,4 +204,5 @@ def as_json(status: Status) -> dict[str, Any]:
             {"backend": str(backend), "where": name, "count": count} for backend, name, count in status.places
         ],
         "orphans": status.orphans,
+        "live": livehalf.as_json(status.live, status.at),
     }

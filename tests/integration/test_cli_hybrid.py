@@ -316,7 +316,7 @@ def test_the_doctor_finds_a_healthy_site_well(site: Site, healthy: dict[str, str
     done = site.run("hybrid", "doctor", **healthy)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(line.startswith("ok ") for line in done.stdout.splitlines()), done.stdout
-    for check in ("broker", "result backend", "Kubernetes API", "metadata database", "ledger", "versions"):
+    for check in ("broker", "result backend", "live ledger", "Kubernetes API", "metadata database", "ledger"):
         assert f"ok       {check}" in done.stdout
 
 
@@ -355,6 +355,7 @@ def test_the_doctor_names_everything_that_is_wrong_and_no_secret(site: Site, tmp
         f"pod template {tmp_path / 'none.yaml'}",
         "broker",
         "result backend",
+        "live ledger",
         "Kubernetes API",
     }
     assert "hunter2" not in done.stdout + done.stderr

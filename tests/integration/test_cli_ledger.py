@@ -194,3 +194,22 @@ def test_status_counts_what_is_open_and_says_why_it_waits(site: Site) -> None:
     shown = site.run("hybrid", "status").stdout
     for words in ("scheduler jobs: none lives", "4 open submissions wait", "[nowhere]/app:1", "celery@w1"):
         assert words in shown, shown
+
+
+def test_status_says_how_the_live_half_stands_and_no_password(site: Site, valkey_url: str) -> None:
+    def live(url: str) -> tuple[str, Any]:
+        set_ = {"AIRFLOW__HYBRID_EXECUTOR__LIVE_URL": url}
+        shown = site.run("hybrid", "status", **set_)
+        [line] = [line for line in shown.stdout.splitlines() if line.startswith("live ledger: ")]
+        told = json.loads(site.run("hybrid", "status", "--json", **set_).stdout)["live"]
+        assert "hunter2" not in shown.stdout + shown.stderr + json.dumps(told)
+        return line, told
+
+    line, told = live("off")
+    assert (line, told["state"]) == ("live ledger: off", "off")
+    line, told = live("redis://:hunter2@127.0.0.1:1/0")
+    assert line.startswith("live ledger: away (ConnectionError")
+    assert (told["state"], told["in_flight"], told["in_database"]) == ("away", None, 4)
+    line, told = live(valkey_url)
+    assert line == "live ledger: 0 in flight, 4 in the database"
+    assert (told["state"], told["in_flight"], told["lag_s"]) == ("on", 0, None)

@@ -8,19 +8,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
 
+from hybrid_executor.cli import livehalf
 from hybrid_executor.ledger.live import backlog, schema
-from hybrid_executor.ledger.live.store import LiveStore, item_change, item_new
+from hybrid_executor.ledger.live.store import LiveStore, Survey, item_change, item_new
 from hybrid_executor.model.attempt import BackendName, SubmissionId
 from hybrid_executor.model.errors import LiveUnavailable
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
 from hybrid_executor.standalone.stack.valkey import ValkeyServer
 from tests.contract.ledger_suite import START, a_full_record, a_record
-from tests.fixtures.live import LiveRig, all_keys, live_config, until
+from tests.fixtures.live import DEADLINE_S, LiveRig, all_keys, live_config, until
 
 LATER = START + timedelta(seconds=9)
 
@@ -147,6 +148,22 @@ def test_the_stream_is_capped(live_rig: LiveRig, client: "redis.Redis") -> None:
     assert schema.STREAM_ENTRIES <= length < schema.STREAM_ENTRIES * 1.1
 
 
+def test_status_says_in_one_line_what_is_in_flight_and_how_old_that_is(live_rig: LiveRig) -> None:
+    live_rig.writer.start()
+    live_rig.do(a_record(), a_record(started_at=LATER))
+    until(lambda: sum(live_rig.reader.standing(["17"]).inflight.values()) == 2)
+    state = livehalf.look_at(live_rig.config, ["17", "18"], 3)
+    now = datetime.now(UTC)
+    line = livehalf.line(state, now)
+    assert line.startswith(
+        "live ledger: 2 in flight, 3 in the database; nothing from scheduler job 18; compared "
+    )
+    assert "written anew " in line
+    told = livehalf.as_json(state, now)
+    assert (told["state"], told["in_flight"], told["silent_schedulers"]) == ("on", 2, ["18"])
+    assert 0 <= told["lag_s"] < DEADLINE_S
+
+
 # --- what it costs ------------------------------------------------------------------------
 
 
@@ -213,16 +230,19 @@ def test_a_server_that_is_emptied_is_filled_again(live_rig: LiveRig, client: "re
     assert live_rig.counted()["live_rebuilds"] == 1
 
 
-def test_a_batch_that_finds_the_server_emptied_is_not_lost(live_rig: LiveRig, client: "redis.Redis") -> None:
-    first, second = a_record(), a_record()
+def test_a_batch_that_finds_the_server_emptied_is_not_lost_and_brings_the_rest_back(
+    live_rig: LiveRig, client: "redis.Redis"
+) -> None:
+    changing, silent, new = a_record(), a_record(), a_record()
     live_rig.writer._interval_s = 3600
     live_rig.writer.start()
-    live_rig.do(first)
-    until(lambda: live_rig.agrees(first))
+    live_rig.do(changing, silent)
+    until(lambda: live_rig.agrees(changing, silent))
     client.flushdb()
-    live_rig.do(second, changes=[started(first)])
-    until(lambda: live_rig.agrees(first, second) and live_rig.found(first).started_at)  # type: ignore[union-attr]
-    assert states(client, live_rig, second) == ["queued"]
+    live_rig.do(new, changes=[started(changing)])
+    until(lambda: live_rig.agrees(changing, silent, new))
+    until(lambda: states(client, live_rig, changing) == ["running"])
+    assert states(client, live_rig, new) == ["queued"]
 
 
 def test_a_server_that_is_killed_comes_back_as_the_database_says(
@@ -311,6 +331,16 @@ def test_what_is_on_its_way_is_no_drift(live_rig: LiveRig) -> None:
     assert live_rig.counted() == {}
 
 
+def test_a_difference_is_drift_once_two_comparisons_in_a_row_have_seen_it() -> None:
+    rig = LiveRig("redis://127.0.0.1:1")
+    survey = Survey("1", {"ended": "1 running", "same": "1 queued", "moving": "1 queued"}, {})
+    standing = {"same": "1 queued", "moving": "1 submitted", "lost": "2 running"}
+    assert rig.writer._confirmed(survey, standing) == []
+    moved = standing | {"moving": "1 running"}
+    assert sorted(rig.writer._confirmed(survey, moved)) == ["ended", "lost"]
+    assert rig.writer._confirmed(survey, moved) == ["moving"]
+
+
 def test_the_attempts_of_a_dead_scheduler_leave_the_sets_when_its_lease_is_over(
     live_rig: LiveRig, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch, valkey_url: str
 ) -> None:
@@ -323,6 +353,23 @@ def test_the_attempts_of_a_dead_scheduler_leave_the_sets_when_its_lease_is_over(
     until(lambda: live_rig.reader.inflight(dead.backend, dead.queue) == {alive.id.attempt_id})
     until(lambda: not client.exists(live_rig.keys.attempts + dead.id.attempt_id))
     assert live_rig.agrees(alive)
+
+
+def test_a_lease_that_is_over_counts_no_more_although_others_keep_the_set(
+    live_rig: LiveRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, alive = a_record(scheduler_job="16"), a_record()
+    LiveStore(live_rig.config, "17").write("1", None, [item_new(alive)], anew=True)
+    monkeypatch.setattr(schema, "LEASE_S", 1)
+    store = LiveStore(live_rig.config, "16")
+    store.write("1", None, [item_new(dead)], anew=True)
+    monkeypatch.undo()
+    LiveStore(live_rig.config, "17").write(
+        "2", "1", [item_new(a_record(queue=alive.queue, started_at=LATER))]
+    )
+    assert dead.id.attempt_id in live_rig.reader.inflight(dead.backend, dead.queue)
+    until(lambda: dead.id.attempt_id not in live_rig.reader.inflight(dead.backend, dead.queue))
+    assert alive.id.attempt_id in live_rig.reader.inflight(dead.backend, dead.queue)
 
 
 def test_a_batch_whose_answer_was_lost_is_not_told_twice(live_rig: LiveRig, client: "redis.Redis") -> None:

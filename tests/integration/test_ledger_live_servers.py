@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from hybrid_executor.ledger.live.reader import LiveReader
 from hybrid_executor.ledger.live.schema import Keys
-from hybrid_executor.ledger.live.store import LiveStore, item_change, item_drop, item_new
+from hybrid_executor.ledger.live.store import LiveStore
+from hybrid_executor.ledger.live.trial import attempt_everything
 from hybrid_executor.model.errors import LiveUnavailable
 from hybrid_executor.standalone.stack.ports import LOOPBACK, choose_port
 from hybrid_executor.standalone.stack.process import Command
@@ -78,42 +78,25 @@ def user(server: ValkeyServer, *rights: str) -> str:
     return f"redis://live:pass-of-live@{LOOPBACK}:{server.port}/0"
 
 
-def trial(url: str) -> None:
-    """Each command of writer, comparison and reader, once; raises ``LiveUnavailable``."""
-    config = live_config(url)
-    store, reader = LiveStore(config, "17"), LiveReader(config)
-    going, over, adopted = a_record(), a_record(), a_record(scheduler_job="16")
-    with redis.Redis.from_url(url.replace("live:pass-of-live", ":" + SECRETS[url])) as admin:
-        admin.flushdb()
-        store.write("1", None, [item_new(going), item_new(over), item_new(adopted)], anew=True)
-        store.write("2", "1", [item_change(started(going)), item_change(ended(over)), item_drop("gone")])
-        admin.zadd(store.keys.inflight + f"{going.backend}:{going.queue}", {"phantom": 2**40})
-        admin.hset(store.keys.indexes + "17", "lost", "1 queued")
-    moved, missing = store.vouch(store.survey())
-    assert (moved, missing) == (1, {"lost"})
-    store.write("3", "2", [item_drop(going.id.attempt_id)])
-    assert reader.record(over.id.attempt_id)
-    reader.inflight(going.backend, going.queue)
-    assert reader.standing(["17"]).checked_at
-    assert reader.listen("0-0", lambda told: True, 5) != "0-0"
-    assert reader.last_transition() != "0-0"
-    store.close()
-    reader.close()
-
-
-SECRETS: dict[str, str] = {}
-
-
 def test_the_documented_rights_are_enough_and_none_is_too_many(own_valkey: ValkeyServer) -> None:
     rights = documented_rights()
     url = user(own_valkey, *rights)
-    SECRETS[url] = own_valkey.password
-    trial(url)
+    rig = LiveRig(url)
+    whole_life(rig)
+    rig.stop()
+    attempt_everything(live_config(url))
     for right in rights:
         user(own_valkey, *(other for other in rights if other != right))
-        with pytest.raises((LiveUnavailable, AssertionError)) as raised:
-            trial(url)
+        with pytest.raises(LiveUnavailable) as raised:
+            attempt_everything(live_config(url))
+        assert right.removeprefix("+") in str(raised.value) or right.startswith("~")
         assert "pass-of-live" not in str(raised.value)
+
+
+def test_the_trial_leaves_nothing_behind(own_valkey: ValkeyServer) -> None:
+    with redis.Redis.from_url(own_valkey.url) as admin:
+        attempt_everything(live_config(own_valkey.url))
+        assert all_keys(admin) == []
 
 
 def test_a_user_without_rights_is_away_with_what_it_lacks(own_valkey: ValkeyServer) -> None:

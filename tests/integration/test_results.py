@@ -24,6 +24,7 @@ def engine(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engin
     engine = create_engine(database_url)
     metadata.create_all(engine)
     monkeypatch.setattr(contract, "metadata_engine", lambda: engine)
+    monkeypatch.setenv("AIRFLOW__HYBRID_EXECUTOR__LIVE_URL", "off")
     yield engine
     engine.dispose()
 

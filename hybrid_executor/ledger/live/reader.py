@@ -38,9 +38,10 @@ class Standing:
 class LiveReader:
     """One connection; opened at the first question."""
 
-    def __init__(self, config: LiveConfig) -> None:
+    def __init__(self, config: LiveConfig, *, part: str = "") -> None:
+        """``part`` as for ``LiveStore``."""
         self._config = config
-        self._keys = Keys(config.prefix)
+        self._keys = Keys(config.prefix, part)
         self._client: Client | None = None
 
     def record(self, attempt_id: str) -> SubmissionRecord | None:

@@ -128,12 +128,16 @@ class LiveStore:
             missing.update(gone)
         return moved, missing
 
-    def forget(self) -> None:
-        """Remove what this scheduler's trial has written; for a part of its own only. One round trip."""
+    def forget(self, *attempts: str) -> None:
+        """Remove this scheduler's own keys and these hashes; for a part of its own only. One round trip."""
         keys = self.keys
         with translated():
             self._connected().delete(
-                keys.scheduler(self._job), keys.indexes + self._job, keys.transitions, keys.queues
+                keys.scheduler(self._job),
+                keys.indexes + self._job,
+                keys.transitions,
+                keys.queues,
+                *(keys.attempts + attempt for attempt in attempts),
             )
 
     def close(self) -> None:
