@@ -85,6 +85,7 @@ class Controller:
         owner: str,
         token_life_s: float,
         reconcile_interval_s: float,
+        refresh_s: float,
         live: Live | None = None,
     ) -> None:
         self._backends = backends
@@ -106,6 +107,7 @@ class Controller:
             clock=clock,
             owner=owner,
             interval_s=reconcile_interval_s,
+            refresh_s=refresh_s,
             close=self._close,
         )
         self._undecided: list[tuple[BackendName, Observation]] = []
@@ -159,7 +161,7 @@ class Controller:
         """One heartbeat: costs what has changed since the last, and nothing when nothing has."""
         self._hear_backends()
         self._observe()
-        self._reconciler.run_if_due()
+        self._reconciler.step()
         self._submit(self.inflight.take(self._clock.monotonic_s()))
         self._complete()
 

@@ -149,6 +149,7 @@ class HybridExecutor(BaseExecutor):
             token_life_s=settings.token_life_s,
             # A wait with a known reason must be seen several times within the timeout that it defers.
             reconcile_interval_s=min(settings.reconcile_interval_s, settings.task_queued_timeout_s / 4),
+            refresh_s=settings.task_queued_timeout_s / 4,
             live=self._live,
         )
 

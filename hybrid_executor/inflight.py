@@ -64,6 +64,8 @@ class Flight:
     inherited: bool = False
     #: A look-up was asked for and has not been answered.
     looked_up: bool = False
+    #: When ``[scheduler] task_queued_timeout`` was last told to begin anew for it.
+    refreshed_at: datetime | None = None
     #: What its current submission took, once that has ended.
     resources: Resources | None = None
     ticket: int = field(default=-1, repr=False)

@@ -4,12 +4,14 @@ It repairs what no observation tells: attempts that Airflow has gone on
 without, attempts that another scheduler has adopted, withdrawn ones of which
 their backend says nothing, and waits whose time would run out although their
 reason is known. What follows from a difference is ``comparison``'s to say, and
-what nothing in flight answers for is ``leftovers``'. Bounded work, every few
-seconds; ``controller`` calls it.
+what nothing in flight answers for is ``leftovers``'. One round every few
+seconds, of which each heartbeat does its share: thousands in flight make no
+heartbeat long. ``controller`` calls it.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 
 from hybrid_executor.comparison import (
     Agrees,
@@ -27,7 +29,6 @@ from hybrid_executor.journal import Journal
 from hybrid_executor.leftovers import Leftovers
 from hybrid_executor.lifecycle import Phase, Witness
 from hybrid_executor.model.attempt import (
-    Attempt,
     BackendName,
     Destination,
     SubmissionId,
@@ -45,6 +46,8 @@ log = logging.getLogger("hybrid_executor")
 #: many at once. Whoever takes the task for stuck meanwhile would withdraw a process that lives.
 START_GRACE_S = 60.0
 #: What is noted of a slot that a withdrawn attempt gives back.
+#: A round of so many is done in one heartbeat; of a longer one, no heartbeat does less.
+AT_ONCE = 100
 LEAKED = "withdrawn, and its backend never said that it ended"
 
 Close = Callable[[Flight, Outcome, Diagnosis | None], None]
@@ -65,9 +68,13 @@ class Reconciler:
         clock: Clock,
         owner: str,
         interval_s: float,
+        refresh_s: float,
         close: Close,
     ) -> None:
-        """``close`` ends a flight without telling Airflow."""
+        """A round each ``interval_s``; a wait is told to Airflow's clock each ``refresh_s``.
+
+        ``close`` ends a flight without telling Airflow.
+        """
         self._backends = backends
         self._tasks = tasks
         self._inflight = inflight
@@ -75,8 +82,13 @@ class Reconciler:
         self._clock = clock
         self._owner = owner
         self._interval_s = interval_s
+        self._refresh = timedelta(seconds=refresh_s)
         self._close = close
-        self._done_s = float("-inf")
+        self._began_s = float("-inf")
+        self._stepped_s = float("-inf")
+        #: Whom this round has not come to.
+        self._round: list[Flight] = []
+        self._share = 0.0
         self._leftovers = Leftovers(
             backends=backends,
             ledger=ledger,
@@ -88,18 +100,28 @@ class Reconciler:
             owner=owner,
         )
 
-    def run_if_due(self) -> None:
-        """Compare, if the last time is long enough ago."""
+    def step(self) -> None:
+        """Begin a round, if the last began long enough ago, or do the next share of this one."""
         now_s = self._clock.monotonic_s()
-        if now_s - self._done_s < self._interval_s:
-            return
-        self._done_s = now_s
+        since_s, self._stepped_s = now_s - self._stepped_s, now_s
         try:
-            self._compare_with_tasks()
-            self._leftovers.take_over()
-            self._leftovers.find_drift()
+            if not self._round and now_s - self._began_s >= self._interval_s:
+                self._began_s = now_s
+                self._round = list(self._inflight)
+                self._share = len(self._round) / self._interval_s
+                self._leftovers.take_over()
+                self._leftovers.find_drift()
+            if self._round:
+                self._compare_with_tasks(self._next(since_s))
         except Unavailable as error:
             log.warning("reconciliation is put off: %s", error)
+            self._round = []
+
+    def _next(self, since_s: float) -> list[Flight]:
+        """As many as the time since the last heartbeat is of a round; those that have ended are left out."""
+        count = max(AT_ONCE, int(min(self._share * since_s, len(self._round))) + 1)
+        share, self._round = self._round[:count], self._round[count:]
+        return [flight for flight in share if self._inflight.get(flight.attempt.id) is flight]
 
     def settle_strangers(
         self, strangers: Sequence[tuple[BackendName, Observation]]
@@ -107,19 +129,20 @@ class Reconciler:
         """See ``Leftovers``."""
         return self._leftovers.settle_strangers(strangers)
 
-    def _compare_with_tasks(self) -> None:
-        flights = list(self._inflight)
+    def _compare_with_tasks(self, flights: Sequence[Flight]) -> None:
         self.look_up([f for f in flights if f.phase is Phase.ACCEPTED and not f.looked_up])
         addresses = {f.attempt.address for f in flights if f.attempt.address}
         witnesses = self._tasks.witnesses(addresses) if addresses else {}
-        waiting: list[Attempt] = []
+        waiting: list[Flight] = []
         for flight in flights:
             witness = witnesses.get(flight.attempt.address) if flight.attempt.address else None
             agrees = self._agrees(flight, witness)
-            if agrees and witness and witness.state == "queued" and self._wait_is_known(flight):
-                waiting.append(flight.attempt)
+            if agrees and witness and witness.state == "queued" and self._is_to_be_refreshed(flight):
+                waiting.append(flight)
         if waiting:
-            self._tasks.refresh_queued(waiting)
+            self._tasks.refresh_queued([flight.attempt for flight in waiting])
+            for flight in waiting:
+                flight.refreshed_at = self._clock.now()
 
     def _agrees(self, flight: Flight, witness: Witness | None) -> bool:
         """Repair what does not agree."""
@@ -167,6 +190,10 @@ class Reconciler:
 
     def _tell(self, flight: Flight, mismatch: Mismatch, words: str) -> None:
         self._listener.mismatched(flight.id, flight.backend, mismatch, words)
+
+    def _is_to_be_refreshed(self, flight: Flight) -> bool:
+        last = flight.refreshed_at or flight.attempt.queued_at
+        return self._clock.now() - last >= self._refresh and self._wait_is_known(flight)
 
     def _wait_is_known(self, flight: Flight) -> bool:
         """Whether it is known why a queued attempt has not started: then its time does not run out."""

@@ -1,10 +1,12 @@
 """``ports.Tasks``: what the controller believes of Airflow's tables, on the real ones and on the double."""
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from hybrid_executor import contract
 from hybrid_executor.model.attempt import Attempt, BackendName, Route, TaskAddress, WorkloadKind
@@ -100,6 +102,34 @@ def test_a_witness_says_what_the_row_says_and_a_missing_row_is_left_out(side):
     assert set(found) == {side.address}
     witness = found[side.address]
     assert (witness.state, witness.attempt_id, witness.owner) == ("running", ATTEMPT, "7")
+
+
+def test_thousands_of_witnesses_are_found_by_a_join(scheduler_side):
+    """A list of rows would be compared with each row of the table: seconds, in a heartbeat."""
+    from airflow import settings
+
+    side = Real(scheduler_side)
+    names = side.sql("select column_name from information_schema.columns where table_name = 'task_instance'")
+    copied = {name: name for name in (row["column_name"] for row in names)}
+    columns, values = ", ".join(copied), ", ".join((copied | {"id": "uuidv7()", "map_index": "n"}).values())
+    side.sql(
+        f"insert into task_instance ({columns}) select {values}"  # noqa: S608
+        " from task_instance, generate_series(1, 1999) as n where task_id = 'work'"
+    )
+    plans = []
+
+    def explained(connection, cursor, sql, values, *_):
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", values)
+        plans.append(json.dumps(cursor.fetchone()[0]))
+
+    event.listen(settings.engine, "before_cursor_execute", explained)
+    try:
+        found = side.tasks.witnesses({replace(side.address, map_index=n) for n in range(2000)})
+    finally:
+        event.remove(settings.engine, "before_cursor_execute", explained)
+    assert len(found) == 2000
+    [plan] = [plan for plan in plans if "task_instance" in plan]
+    assert "Rows Removed by" not in plan.replace('"Rows Removed by Index Recheck": 0', ""), plan
 
 
 def test_only_an_attempt_that_is_still_queued_and_carried_is_to_be_run_again(side):

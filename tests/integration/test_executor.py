@@ -98,7 +98,9 @@ def test_a_wait_with_a_known_reason_never_runs_out_of_time(rig):
     rig.loops()
     long_ago = datetime.now(UTC) - timedelta(minutes=5)
     rig.sql("update task_instance set queued_dttm = :then", then=long_ago)
-    rig.executor.controller._reconciler._done_s = float("-inf")
+    rig.executor.controller._reconciler._began_s = float("-inf")
+    for flight in rig.executor.controller.inflight:
+        flight.refreshed_at = long_ago
     rig.executor.heartbeat()
     ages = rig.sql(
         "select extract(epoch from now() - queued_dttm) as age from task_instance where state = 'queued'"

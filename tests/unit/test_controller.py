@@ -1,6 +1,7 @@
 """The controller's promises one by one, over the shipped fakes; ``test_controller_machine`` mixes them."""
 
 from dataclasses import asdict, replace
+from datetime import timedelta
 
 import pytest
 
@@ -9,7 +10,7 @@ from hybrid_executor.comparison import LINGER_S
 from hybrid_executor.controller import PAYLOADS_AT_ONCE
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.lifecycle import Phase, restart_text
-from hybrid_executor.model.attempt import Submission
+from hybrid_executor.model.attempt import Submission, TaskAddress
 from hybrid_executor.model.observation import Diagnosis, How, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
@@ -115,6 +116,38 @@ def test_a_reason_that_was_not_seen_for_long_explains_no_wait(rig: Rig):
     rig.tasks.refreshed.clear()
     rig.steps()
     assert rig.tasks.refreshed == []
+
+
+def test_thousands_in_flight_are_compared_share_by_share_within_one_interval(rig: Rig):
+    rig.controller.inflight._parallelism = 10_000
+    flights = [rig.queue() for _ in range(3_000)]
+    rig.steps(count=2)
+    asked: list[int] = []
+    seen: set[TaskAddress] = set()
+    witnesses = rig.tasks.witnesses
+
+    def counted(addresses):
+        asked.append(len(addresses))
+        seen.update(addresses)
+        return witnesses(addresses)
+
+    rig.tasks.witnesses = counted
+    beats = 20
+    for _ in range(2 * beats + 1):
+        rig.steps(seconds=RECONCILE_S / beats)
+    assert max(asked) <= 3_000 // beats + 1
+    assert seen == {flight.attempt.address for flight in flights}
+
+
+def test_a_wait_that_is_told_to_airflow_is_not_told_again_before_it_matters(rig: Rig):
+    rig.worlds[CELERY].away = True
+    flight = rig.queue()
+    rig.controller._reconciler._refresh = timedelta(seconds=4 * RECONCILE_S)
+    rig.tasks.refreshed.clear()
+    rig.steps(seconds=RECONCILE_S, count=3)
+    assert rig.tasks.refreshed == []
+    rig.steps(seconds=RECONCILE_S, count=6)
+    assert rig.tasks.refreshed == [flight.attempt.id] * 2
 
 
 def test_a_token_that_waited_is_signed_anew_and_a_fresh_one_is_not(rig: Rig):

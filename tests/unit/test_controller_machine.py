@@ -58,6 +58,7 @@ class Everything(RuleBasedStateMachine):
             owner=str(self.owner),
             token_life_s=1000.0,
             reconcile_interval_s=RECONCILE_S,
+            refresh_s=RECONCILE_S,
         )
 
     # --- what Airflow does -------------------------------------------------------------
