@@ -68,6 +68,15 @@ def test_status_counts_every_task_of_the_examples(examples: Examples, stack: Run
         assert count >= len([row for row in ran if row.backend == backend and row.outcome == "succeeded"]) > 0
 
 
+def test_the_live_half_is_on_without_a_setting_and_agrees_with_the_database(
+    examples: Examples, stack: RunningStack
+) -> None:
+    live = hybrid(stack, "status", "--json")["live"]
+    assert (live["state"], live["silent_schedulers"]) == ("on", [])
+    assert live["in_flight"] == live["in_database"]
+    assert live["lag_s"] < 60
+
+
 def test_routes_holds_every_rule_that_was_used(examples: Examples, stack: RunningStack) -> None:
     rules = {row["rule"]: row["backend"] for row in hybrid(stack, "routes", "--output", "json")}
     used = {

@@ -68,6 +68,7 @@ def test_an_attempt_is_there_with_all_that_the_ledger_knows_of_it_until_just_aft
     live_rig.do(changes=[Change(id=record.id, submitted_at=LATER, external_name="ns/pod")])
     until(lambda: live_rig.agrees(record))
     live_rig.do(changes=[started(record)])
+    live_rig.do(changes=[Change(id=record.id)])
     live_rig.do(changes=[ended(record)])
     until(
         lambda: live_rig.found(record) == live_rig.ledger.find([record.id.attempt_id])[record.id.attempt_id]
@@ -212,7 +213,7 @@ def test_a_thousand_changes_cost_the_heartbeat_a_few_milliseconds(live_rig: Live
         begin = time.perf_counter()
         live_rig.writer.tell([], [started(record) for record in records])
         took.append(time.perf_counter() - begin)
-    assert min(took) < 0.05
+    assert min(took) < 0.02
 
 
 # --- what is lost is made anew --------------------------------------------------------------

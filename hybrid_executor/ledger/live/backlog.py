@@ -7,7 +7,7 @@ all let go, and ``overflowed`` says so: the database has it.
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hybrid_executor.ledger.live.store import Item, item_change, item_new
 from hybrid_executor.ledger.rows import folded
@@ -16,12 +16,15 @@ from hybrid_executor.model.record import Change, SubmissionRecord
 
 #: Submissions; some 20 MB.
 ENTRIES_MAX = 20_000
+#: Changes of one submission that are kept as they came. To fold them costs more than to keep them, and
+#: who puts them in is the heartbeat.
+CHANGES_MAX = 16
 
 
 @dataclass(slots=True)
 class _Entry:
     record: SubmissionRecord | None = None
-    change: Change | None = None
+    changes: list[Change] = field(default_factory=list)
 
 
 class Backlog:
@@ -43,7 +46,9 @@ class Backlog:
                 self._entries.setdefault(record.id, _Entry(record=record))
             for change in changes:
                 entry = self._entries.setdefault(change.id, _Entry())
-                entry.change = folded([entry.change, change])[0] if entry.change else change
+                entry.changes.append(change)
+                if len(entry.changes) > CHANGES_MAX:
+                    entry.changes = folded(entry.changes)
             if len(self._entries) > self._entries_max:
                 self._entries.clear()
                 self._overflowed = True
@@ -56,8 +61,7 @@ class Backlog:
         for entry in taken:
             if entry.record:
                 items.append(item_new(entry.record))
-            if entry.change:
-                items.append(item_change(entry.change))
+            items += [item_change(change) for change in folded(entry.changes)]
         return items
 
     def overflowed(self) -> bool:

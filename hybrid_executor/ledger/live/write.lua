@@ -116,7 +116,7 @@ local function change(operation, id, submission, fields)
         tell(row, id, submission, operation)
     elseif not row.ended_at then
         local after = with(row, fields)
-        call('HSET', key, unpack(fields))
+        if #fields > 0 then call('HSET', key, unpack(fields)) end
         if operation == 'end' then
             leave(row, id)
             call('EXPIRE', key, batch.ended_s)
