@@ -62,6 +62,14 @@ def whole_life(rig: LiveRig) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_both_protocols_are_understood(valkey_url: str, protocol: int) -> None:
+    """Which one redis-py speaks is its version's choice."""
+    rig = LiveRig(f"{valkey_url}?protocol={protocol}")
+    whole_life(rig)
+    rig.stop()
+
+
 # --- an ACL user ------------------------------------------------------------------------------
 
 
