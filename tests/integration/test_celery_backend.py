@@ -233,7 +233,7 @@ def test_the_same_submission_published_twice_is_one_message(
 # --- ends --------------------------------------------------------------------------
 
 
-def test_a_worker_process_that_is_killed_is_called_lost(
+def test_a_worker_process_that_is_killed_says_that_memory_was_the_likely_cause_af61521(
     valkey_url: str, tmp_path: Path, backends: Callable[..., CeleryBackend]
 ) -> None:
     with light_worker(valkey_url, valkey_url, tmp_path):
@@ -245,7 +245,8 @@ def test_a_worker_process_that_is_killed_is_called_lost(
     assert end.how is How.FAILED
     assert end.diagnosis is not None
     assert end.diagnosis.reason is Reason.WORKER_LOST
-    assert "OOM killer" in end.diagnosis.message
+    assert "signal 9" in end.diagnosis.message
+    assert "OOM killer: give the worker more memory or fewer slots" in end.diagnosis.message
 
 
 def test_an_error_that_quotes_the_workload_shows_no_token(

@@ -36,6 +36,11 @@ from hybrid_executor.model.reason import Reason
 
 log = logging.getLogger(__name__)
 
+#: Said of a process that a SIGKILL ended, which the kernel does to whoever uses too much memory.
+KILLED = (
+    "; most likely the kernel's OOM killer: give the worker more memory or fewer slots (worker_concurrency),"
+    " or route the task to a pod with a limit of its own"
+)
 #: What Celery calls it when the process that ran a task was killed, or the worker vanished.
 LOST_WORKER = frozenset({"WorkerLostError", "Terminated", "WorkerShutdown", "WorkerTerminate"})
 
@@ -81,7 +86,7 @@ def diagnosis(error: Any) -> Diagnosis:
     name, text = _name_and_text(error)
     reason = Reason.WORKER_LOST if name.rpartition(".")[2] in LOST_WORKER else Reason.ERROR
     if reason is Reason.WORKER_LOST and ("signal 9" in text or "SIGKILL" in text):
-        text += " (a SIGKILL often is the kernel's OOM killer)"
+        text = text.rstrip(". ") + KILLED
     return Diagnosis(reason=reason, message=redacted(f"{name}: {text}" if text else name))
 
 
