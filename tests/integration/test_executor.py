@@ -338,6 +338,33 @@ def test_a_restart_that_its_scheduler_did_not_outlive_is_finished_by_the_next(de
     assert deaths.die(Diagnosis(reason=Reason.ERROR)) == "failed", "it has no retries, and has used none"
 
 
+def test_a_retry_keeps_its_route_by_rule_af41405(deaths):
+    """Both tries go where the queue says, by the same rule, which the ledger has; none to the default."""
+    deaths = deaths(1)
+    own = Diagnosis(reason=Reason.ERROR, message="exit code 1")
+    assert [deaths.die(own) for _ in range(2)] == ["up_for_retry", "failed"]
+    rows = deaths.rig.sql(
+        "select try_number, queue, backend, rule, retry_on from hybrid_submission order by try_number"
+    )
+    assert [row["try_number"] for row in rows] == [1, 2]
+    (route,) = {(row["queue"], row["backend"], row["rule"], row["retry_on"]) for row in rows}
+    assert route[:2] == ("kubernetes", "kubernetes")
+    assert "rule 1" in route[2]
+    assert deaths.rig.worlds[CELERY].received == []
+
+
+def test_a_retry_after_the_routes_have_changed_goes_by_the_new_rule_af41405(deaths, tmp_path):
+    """The rule decides each time anew: no try inherits what an older one had."""
+    deaths = deaths(1)
+    assert deaths.die(Diagnosis(reason=Reason.ERROR)) == "up_for_retry"
+    (tmp_path / "routes.yaml").write_text("version: 1\nroutes:\n  - {queue: kubernetes, backend: celery}\n")
+    deaths.rig.die()
+    deaths.rig.follow()
+    deaths._until("queued")
+    deaths.rig.loops(1)
+    assert len(deaths.rig.worlds[CELERY].received) == 1
+
+
 @pytest.fixture
 def eastward(rig, tmp_path):
     """A scheduler whose pods go to another cluster, and how its routes are changed."""
