@@ -1,6 +1,8 @@
 """The Celery backend on real servers: kills, doubts, queues, both kinds of result store."""
 
 import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -261,6 +263,33 @@ def test_an_error_that_quotes_the_workload_shows_no_token(
     assert end.diagnosis is not None
     assert TOKEN not in end.diagnosis.message
     assert "input_value" in end.diagnosis.message
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL], ids=["silent", "gone"])
+def test_a_worker_that_has_fallen_silent_is_no_loss_while_its_tasks_may_run_on(
+    valkey_url: str, tmp_path: Path, backends: Callable[..., CeleryBackend], how: signal.Signals
+) -> None:
+    """Its main process; that of the task lives on. Only Airflow's heartbeat of the task can tell."""
+    gate, runs = tmp_path / "gate", tmp_path / "runs"
+    with light_worker(valkey_url, valkey_url, tmp_path) as worker:
+        ears = Ears(backends(celery_app(valkey_url, valkey_url)))
+        submission = celery_submission({"gate": str(gate), "deaf": True, "runs": str(runs)})
+        ears.backend.submit([submission])
+        ears.until(Started, submission.id)
+        os.kill(worker.pid, how)
+        for _ in range(5):
+            ears.heard.clear()
+            ears.backend.adopt([submission.id])  # as each reconciliation asks
+            ears.until(Started, submission.id)
+            time.sleep(CONFIG.absent_after_s)
+            ears.heard += ears.backend.poll()
+            assert [o for o in ears.heard if isinstance(o, Ended)] == []
+        if how is signal.SIGSTOP:
+            os.kill(worker.pid, signal.SIGCONT)
+            gate.touch()
+            (end,) = ears.until(Ended, submission.id)
+            assert end == Ended(submission.id, How.SUCCEEDED)
+    assert len(runs.read_text().split()) == 1
 
 
 # --- withdrawal --------------------------------------------------------------------
