@@ -25,7 +25,9 @@ def opened(folder: Path, settings: Mapping[str, str] | None = None, **options: A
     """Start it; ``settings`` go into every environment, ``options`` are those of ``running_stack``."""
     order = folder / "order"
     dags = HERE / "dags"
-    paths = {"PYTHONPATH": f"{HERE / 'hook'}:{dags / 'policy'}", "CHAOS_ORDER": str(order)}
+    # The package, too: what is tested is what stands beside the tests, not what is installed.
+    path = (HERE / "hook", dags / "policy", HERE.parents[1])
+    paths = {"PYTHONPATH": ":".join(map(str, path)), "CHAOS_ORDER": str(order)}
     extra = SETTINGS | paths | dict(settings or {})
     with running_stack(folder / "state", dags, extra=extra, **options) as running:
         scene = Scene(running, order)
