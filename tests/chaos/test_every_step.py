@@ -20,6 +20,7 @@ from tests.chaos.conftest import KILLED
 from tests.fixtures.servers import SharedPostgres
 from tests.steps.killer import Point
 from tests.steps.stage import CELERY, Stage, set_up
+from tests.steps.world import GATE, SAME
 
 PRODUCT = Path(hybrid_executor.__file__).parent
 #: Of a line that is executed often, one of the first times.
@@ -94,18 +95,33 @@ def test_a_scheduler_killed_between_publish_and_event_af58570(stage: Stage, betw
 @pytest.mark.parametrize("ended", [False, True], ids=["while they run", "after their end"])
 def test_an_old_snapshot_of_the_broker_runs_no_task_again_af58441(stage: Stage, ended: bool) -> None:
     """Its messages come a second time: to tasks that run, or over results that say SUCCESS."""
-    with stage.gate():
+    with stage.put(GATE):
         with stage.paused():
             assert stage.begin_case(line_of(*GAPS["the publishing and its answer"]))
-            old = stage.snapshot()
-            assert b"default" in old
-        stage.wait_lines("executed", CELERY)
+            old, messages = stage.snapshot()
+            assert messages
+        stage.wait_lines("executed", CELERY, " work ")
         if not ended:
             stage.restore(old)
-            stage.wait_lines("received", 2 * CELERY)
+            stage.wait_lines("received", CELERY + messages, "message ")
     if ended:
-        stage.wait_lines("succeeded", CELERY)
+        stage.wait_lines("succeeded", CELERY, "message ")
         stage.restore(old)
-        stage.wait_lines("received", 2 * CELERY)
+        stage.wait_lines("received", CELERY + messages, "message ")
     stage.end_case()
     stage.check(redelivered=True)
+
+
+def test_a_process_that_looks_the_same_passes_airflows_fence_which_the_guarantees_say(stage: Stage) -> None:
+    """No promise: what a reborn Celery worker of the same name and process id does today."""
+    with stage.put(SAME), stage.put(GATE):
+        with stage.paused():
+            assert stage.begin_case(line_of(*GAPS["the publishing and its answer"]))
+            old, messages = stage.snapshot()
+            assert messages
+        stage.wait_lines("executed", CELERY, " work ")
+        stage.restore(old)
+        stage.wait_lines("executed", CELERY + messages, " work ")
+    stage.end_case()
+    executed = Counter(line for line in stage.lines("executed") if " work " in line)
+    assert sorted(executed.values()) == [1] * (CELERY - messages) + [2] * messages

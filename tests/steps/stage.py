@@ -16,10 +16,11 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from tests.fixtures.kube import InProcessKube, until
+from tests.fixtures.kube import InProcessKube
+from tests.fixtures.stack import wait_until
 from tests.steps.driver import NAMESPACE
 from tests.steps.killer import Point
-from tests.steps.world import GATE
+from tests.steps.world import READY
 
 ROOT = Path(__file__).parents[2]
 CELERY, KUBERNETES = 2, 1
@@ -80,10 +81,14 @@ class Stage:
         finally:
             os.kill(self.world, signal.SIGCONT)
 
-    def snapshot(self) -> dict[bytes, bytes]:
-        """What the broker holds now, as its dump file would have it."""
+    def snapshot(self) -> tuple[dict[bytes, bytes], int]:
+        """What the broker holds now, as its dump file would have it, and how many messages are among it.
+
+        One more may be on its way to a worker that had asked for it before it was paused.
+        """
         with redis.Redis.from_url(self.broker) as client:
-            return {key: value for key in client.scan_iter() if (value := client.dump(key))}
+            kept = {key: value for key in client.scan_iter() if (value := client.dump(key))}
+            return kept, int(client.llen("default"))
 
     def restore(self, snapshot: dict[bytes, bytes]) -> None:
         """The broker comes back with an old dump file."""
@@ -93,18 +98,21 @@ class Stage:
                 client.restore(key, 0, value)
 
     @contextmanager
-    def gate(self) -> Iterator[None]:
-        """Tasks that have started do not end."""
-        (self.home / GATE).touch()
+    def put(self, name: str) -> Iterator[None]:
+        """A file of this name (``GATE``, ``SAME``) is there for a while."""
+        (self.home / name).touch()
         try:
             yield
         finally:
-            (self.home / GATE).unlink()
+            (self.home / name).unlink()
 
-    def wait_lines(self, name: str, count: int) -> list[str]:
-        """Wait until the world has written so many lines."""
-        until(lambda: len(self.lines(name)) >= count, f"not {count} lines in {name}: {self.log()}")
-        return self.lines(name)
+    def wait_lines(self, name: str, count: int, words: str) -> None:
+        """Wait until the world has written so many lines with these words."""
+
+        def found() -> int:
+            return sum(words in line for line in self.lines(name))
+
+        wait_until(lambda: found() >= count, 60, lambda: f"not {count} in {name}: {self.log()}")
 
     def warm_up(self) -> None:
         """A run that nobody disturbs; finds out which lines there are."""
@@ -113,6 +121,7 @@ class Stage:
         self.path = {(module, line): count for module, line, count in counted}
 
     def log(self) -> str:
+        """The end of what all forks have written."""
         path = self.home / "driver.log"
         return path.read_text(errors="replace")[-6000:] if path.exists() else ""
 
@@ -186,6 +195,7 @@ def set_up(home: Path, dsn: str, broker: str) -> Iterator[Stage]:
     try:
         world = {"broker": broker, "kubeconfig": str(kube.kubeconfig), "namespace": NAMESPACE}
         stage.world = stage.order(do="serve", **world)
+        wait_until((home / READY).exists, 180, stage.log)
         stage.warm_up()
         yield stage
     finally:

@@ -19,6 +19,7 @@ from typing import Any
 import kubernetes
 from celery import Celery
 from celery.exceptions import Ignore
+from celery.signals import worker_ready
 
 from hybrid_executor.backends.celery.app import TASK_NAME
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_SUBMISSION
@@ -26,6 +27,10 @@ from hybrid_executor.pods.workload import FILE
 
 #: How long the task's own code takes: so a scheduler is also killed while tasks run.
 TASK_S = 0.1
+#: A file that says that messages are taken and pods are run.
+READY = "ready"
+#: A file that makes all processes look the same, as those of a container that is reborn.
+SAME = "same"
 #: A file that keeps tasks from ending as long as it is there.
 GATE = "gate"
 #: Between two looks at the pods.
@@ -43,6 +48,8 @@ class Tasks:
         self._pids = itertools.count(100_000)
         transport = InProcessExecutionAPI().transport
         self._client = Client(base_url="http://in-process.invalid./", token="", transport=transport)
+        # It builds its routes at the first request, in seconds that no task should wait.
+        self._client.get("health/ping")
 
     def run(self, payload: str, name: str) -> None:
         """What the stock supervisor does; raises where the Execution API refuses the start."""
@@ -51,7 +58,8 @@ class Tasks:
         ti = ExecuteTask.model_validate_json(payload).ti
         self._write("received", name)
         # The supervisor's child has a process id of its own for each task.
-        self._client.task_instances.start(ti.id, next(self._pids), datetime.now(UTC))
+        pid = 1 if (self._folder / SAME).exists() else next(self._pids)
+        self._client.task_instances.start(ti.id, pid, datetime.now(UTC))
         self._write("executed", f"{ti.run_id} {ti.task_id} {ti.map_index} {ti.try_number}")
         time.sleep(TASK_S)
         while (self._folder / GATE).exists():
@@ -76,9 +84,13 @@ def serve(folder: Path, broker: str, kubeconfig: str, namespace: str) -> None:
         from airflow.sdk.exceptions import TaskAlreadyRunningError
 
         try:
-            tasks.run(payload, self.request.id)
+            tasks.run(payload, f"message {self.request.id}")
         except TaskAlreadyRunningError as error:
             raise Ignore from error  # as the provider's task does
+
+    @worker_ready.connect(weak=False)
+    def tell(**_: Any) -> None:
+        (folder / READY).touch()
 
     options = ["-Q", "default", "-P", "threads", "-c", "4", "--without-mingle", "--without-gossip"]
     app.worker_main(["worker", *options, "-l", "warning", "-n", f"steps-{os.getpid()}@%h"])
@@ -130,7 +142,7 @@ def _run_pod(api: Any, tasks: Tasks, pod: Any, payload: str) -> None:
     _set_status(api, pod, "Running", {"running": {"startedAt": datetime.now(UTC).isoformat()}})
     code = 0
     try:
-        tasks.run(payload, f"{labels[LABEL_ATTEMPT]}/{labels[LABEL_SUBMISSION]}")
+        tasks.run(payload, f"pod {labels[LABEL_ATTEMPT]}/{labels[LABEL_SUBMISSION]}")
     except Exception:  # noqa: BLE001 - a container ends badly whatever its process raised
         code = 1
     ended = {"terminated": {"exitCode": code, "reason": "Error" if code else "Completed"}}
