@@ -10,13 +10,8 @@ from hybrid_executor.standalone.stack.ports import LOOPBACK
 from hybrid_executor.standalone.stack.valkey import ValkeyServer
 from tests.cluster.certificates import Authority
 from tests.fixtures.celery import celery_app
+from tests.fixtures.valkeys import ConfiguredValkey, Sentinel
 from tests.integration.test_celery_push import PUSHED, Ears, until_subscribed
-from tests.integration.test_ledger_live_servers import (  # noqa: F401 - fixtures
-    ConfiguredValkey,
-    Sentinel,
-    authority,
-    tls_port,
-)
 
 
 def hears(url: str, plain_url: str, **settings: Any) -> None:
@@ -36,8 +31,8 @@ def hears(url: str, plain_url: str, **settings: Any) -> None:
 
 def test_tls_with_the_certificates_of_the_url(
     own_valkey: ValkeyServer,
-    authority: Authority,  # noqa: F811
-    tls_port: int,  # noqa: F811
+    authority: Authority,
+    tls_port: int,
 ) -> None:
     client = authority.issue("client", "scheduler")
     files = f"ssl_cert_reqs=required&ssl_ca_certs={authority.pair.certificate}"
@@ -45,18 +40,10 @@ def test_tls_with_the_certificates_of_the_url(
     hears(f"rediss://:{own_valkey.password}@{LOOPBACK}:{tls_port}/1?{files}", own_valkey.url_of(1))
 
 
-def test_the_master_that_a_sentinel_names(own_valkey: ValkeyServer, tmp_path: Path) -> None:
-    sentinel = Sentinel(tmp_path / "sentinel")
-    sentinel.start()
-    try:
-        with redis.Redis.from_url(sentinel.url) as admin:
-            admin.execute_command("SENTINEL", "MONITOR", "mymaster", LOOPBACK, own_valkey.port, 1)
-            admin.execute_command("SENTINEL", "SET", "mymaster", "auth-pass", own_valkey.password)
-        options = {"master_name": "mymaster", "sentinel_kwargs": {"password": sentinel.password}}
-        url = f"sentinel://:{own_valkey.password}@{LOOPBACK}:{sentinel.port}/1"
-        hears(url, own_valkey.url_of(1), result_backend_transport_options=options)
-    finally:
-        sentinel.stop()
+def test_the_master_that_a_sentinel_names(own_valkey: ValkeyServer, sentinel: Sentinel) -> None:
+    options = {"master_name": "mymaster", "sentinel_kwargs": {"password": sentinel.password}}
+    url = f"sentinel://:{own_valkey.password}@{LOOPBACK}:{sentinel.port}/1"
+    hears(url, own_valkey.url_of(1), result_backend_transport_options=options)
 
 
 @pytest.fixture

@@ -1,11 +1,6 @@
 """The live half on every kind of server: with an ACL user, with TLS, behind Sentinels, and as a Cluster."""
 
-import asyncio
-import socket
-import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,31 +11,15 @@ from hybrid_executor.ledger.live.store import LiveStore
 from hybrid_executor.ledger.live.trial import attempt_everything
 from hybrid_executor.model.errors import LiveUnavailable
 from hybrid_executor.standalone.stack.ports import LOOPBACK, choose_port
-from hybrid_executor.standalone.stack.process import Command
-from hybrid_executor.standalone.stack.secret import write_private
 from hybrid_executor.standalone.stack.valkey import ValkeyServer
 from tests.cluster.certificates import Authority
 from tests.contract.ledger_suite import a_record
 from tests.fixtures.live import PREFIX, LiveRig, all_keys, live_config, until
+from tests.fixtures.valkeys import ConfiguredValkey, Sentinel
 from tests.integration.test_ledger_live import ended, started
 
 ROOT = Path(__file__).parents[2]
 INSTALL = ROOT / "docs" / "how-to" / "install.md"
-
-
-class ConfiguredValkey(ValkeyServer):
-    """A server with further lines in its configuration, or with other arguments."""
-
-    lines: tuple[str, ...] = ()
-    arguments: tuple[str, ...] = ()
-
-    def command(self) -> Command:
-        command = super().command()
-        config = self.state / "valkey.conf"
-        write_private(config, config.read_text() + "\n".join(self.lines) + "\n")
-        return Command(
-            name=command.name, argv=[*command.argv, *self.arguments], log=command.log, cwd=command.cwd
-        )
 
 
 def whole_life(rig: LiveRig) -> None:
@@ -150,96 +129,25 @@ def test_every_name_of_a_key_has_the_same_hash_tag() -> None:
 # --- Sentinels --------------------------------------------------------------------------------
 
 
-class Sentinel(ConfiguredValkey):
-    """Its configuration is its own file, which it rewrites."""
-
-    def command(self) -> Command:
-        command = ValkeyServer.command(self)
-        lines = [f"bind {LOOPBACK}", f"port {self.port}", f"requirepass {self.password}"]
-        write_private(self.state / "valkey.conf", "\n".join([*lines, f'dir "{self.state}"', ""]))
-        return Command(name="sentinel", argv=[*command.argv, "--sentinel"], log=command.log, cwd=command.cwd)
-
-
-def test_the_master_is_asked_of_a_sentinel(own_valkey: ValkeyServer, tmp_path: Path) -> None:
-    sentinel = Sentinel(tmp_path / "sentinel")
-    sentinel.start()
-    try:
-        with redis.Redis.from_url(sentinel.url) as admin:
-            admin.execute_command("SENTINEL", "MONITOR", "mymaster", LOOPBACK, own_valkey.port, 1)
-            admin.execute_command("SENTINEL", "SET", "mymaster", "auth-pass", own_valkey.password)
-        dead = f"sentinel://{LOOPBACK}:1"
-        url = f"sentinel://:{own_valkey.password}@{LOOPBACK}:{sentinel.port}/0;{dead}"
-        rig = LiveRig(
-            url, options={"master_name": "mymaster", "sentinel_options": {"password": sentinel.password}}
-        )
-        whole_life(rig)
-        own_valkey.kill()
-        until(lambda: rig.writer._away)
-        own_valkey.start()
-        until(lambda: rig.writer._away is None)
-        rig.stop()
-        nobody = live_config(url, master_name="other", sentinel_options={"password": sentinel.password})
-        with pytest.raises(LiveUnavailable, match="MasterNotFoundError") as raised:
-            LiveStore(nobody, "1").survey()
-        assert own_valkey.password not in str(raised.value)
-    finally:
-        sentinel.stop()
+def test_the_master_is_asked_of_a_sentinel(own_valkey: ValkeyServer, sentinel: Sentinel) -> None:
+    dead = f"sentinel://{LOOPBACK}:1"
+    url = f"sentinel://:{own_valkey.password}@{LOOPBACK}:{sentinel.port}/0;{dead}"
+    rig = LiveRig(
+        url, options={"master_name": "mymaster", "sentinel_options": {"password": sentinel.password}}
+    )
+    whole_life(rig)
+    own_valkey.kill()
+    until(lambda: rig.writer._away)
+    own_valkey.start()
+    until(lambda: rig.writer._away is None)
+    rig.stop()
+    nobody = live_config(url, master_name="other", sentinel_options={"password": sentinel.password})
+    with pytest.raises(LiveUnavailable, match="MasterNotFoundError") as raised:
+        LiveStore(nobody, "1").survey()
+    assert own_valkey.password not in str(raised.value)
 
 
 # --- TLS --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ca", "ca")
-
-
-@pytest.fixture
-def tls_port(own_valkey: ValkeyServer, authority: Authority) -> Iterator[int]:
-    """A port that speaks TLS, wants a certificate of its client, and hands on to the server.
-
-    The server's own binary has no TLS, so a proxy has it: the client can't tell.
-    """
-    pair = authority.issue("server", "valkey", hosts=[LOOPBACK])
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.pair.certificate))
-    context.load_cert_chain(pair.certificate, pair.key)
-    context.verify_mode = ssl.CERT_REQUIRED
-    with tls_proxy(context, lambda: int(own_valkey.port or 0)) as port:
-        yield port
-
-
-@contextmanager
-def tls_proxy(context: ssl.SSLContext, target: Callable[[], int]) -> Iterator[int]:
-    loop = asyncio.new_event_loop()
-    listening = socket.create_server((LOOPBACK, 0))
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except (OSError, ssl.SSLError):
-            pass
-        finally:
-            writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(LOOPBACK, target())
-        await asyncio.gather(pump(reader, back), pump(there, writer))
-
-    async def run() -> None:
-        server = await asyncio.start_server(serve, sock=listening, ssl=context)
-        async with server:
-            await stopping.wait()
-
-    stopping = asyncio.Event()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
-    thread.start()
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        loop.call_soon_threadsafe(stopping.set)
-        thread.join(10)
 
 
 def test_tls_with_certificates_of_the_url(
