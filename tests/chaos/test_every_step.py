@@ -92,6 +92,18 @@ def test_a_scheduler_killed_between_publish_and_event_af58570(stage: Stage, betw
     stage.check()
 
 
+@pytest.mark.parametrize("between", [gap for gap in GAPS if "publishing" in gap])
+def test_what_was_published_is_not_published_again_by_the_scheduler_that_adopts_it_af58570(
+    stage: Stage, between: str
+) -> None:
+    """It waits in its queue, and Airflow's own fence has nothing to turn away."""
+    with stage.paused():
+        assert stage.begin_case(line_of(*GAPS[between]))
+        ended = stage.adopt()
+    ended.result()
+    stage.check()
+
+
 @pytest.mark.parametrize("ended", [False, True], ids=["while they run", "after their end"])
 def test_an_old_snapshot_of_the_broker_runs_no_task_again_af58441(stage: Stage, ended: bool) -> None:
     """Its messages come a second time: to tasks that run, or over results that say SUCCESS."""

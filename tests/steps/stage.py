@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -69,6 +71,26 @@ class Stage:
     def end_case(self) -> None:
         """The next scheduler adopts what was left and goes on."""
         assert self.order(do="schedule", first=False) == 0, self.log()
+
+    def adopt(self) -> "Future[None]":
+        """The next scheduler adopts what was left, and goes on; the end of the case is to be waited for.
+
+        Returns a moment after the adoption: what a scheduler sends in vain, it sends in its first heartbeats.
+        """
+        pool = ThreadPoolExecutor(1)
+        ended = pool.submit(self.end_case)
+        pool.shutdown(wait=False)
+        wait_until(lambda: self._is_adopted() or ended.done(), 60, self.log)
+        time.sleep(0.5)
+        return ended
+
+    def _is_adopted(self) -> bool:
+        left = sa.text(
+            "SELECT count(*) FROM hybrid_submission WHERE ended_at IS NULL AND scheduler_job <>"
+            " (SELECT max(id)::text FROM job WHERE job_type = 'SchedulerJob')"
+        )
+        with self.engine.connect() as connection:
+            return connection.scalar(left) == 0
 
     # --- the broker ------------------------------------------------------------------------
 
