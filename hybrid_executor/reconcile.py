@@ -47,7 +47,7 @@ log = logging.getLogger("hybrid_executor")
 START_GRACE_S = 60.0
 #: What is noted of a slot that a withdrawn attempt gives back.
 #: A round of so many is done in one heartbeat; of a longer one, no heartbeat does less.
-AT_ONCE = 100
+AT_ONCE = 50
 LEAKED = "withdrawn, and its backend never said that it ended"
 
 Close = Callable[[Flight, Outcome, Diagnosis | None], None]
