@@ -68,9 +68,8 @@ class Scene:
             self.fail_run(dag_id, run_id)
         self.order.unlink(missing_ok=True)
         # Nobody else does where its operator was not there to see its task end.
-        self._core.delete_collection_namespaced_pod(
-            self.stack.namespace, label_selector="kubernetes_pod_operator=True", _request_timeout=10
-        )
+        for name in self._started_pods("kubernetes_pod_operator=True"):
+            self.delete_at_once(name)
         self.check_nothing_is_left(90)
 
     def make_pool(self, name: str, slots: int) -> None:
@@ -175,7 +174,9 @@ class Scene:
 
     def started(self, run_id: str) -> list[str]:
         """The names of pods that tasks of a run have started themselves, but for those that are ending."""
-        selector = f"kubernetes_pod_operator=True,run_id={run_id}"
+        return self._started_pods(f"kubernetes_pod_operator=True,run_id={run_id}")
+
+    def _started_pods(self, selector: str) -> list[str]:
         listed = self._core.list_namespaced_pod(
             self.stack.namespace, label_selector=selector, _request_timeout=10
         )
