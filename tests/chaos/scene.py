@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +70,8 @@ class Scene:
         self.order.unlink(missing_ok=True)
         # Nobody else does where its operator was not there to see its task end.
         for name in self._started_pods("kubernetes_pod_operator=True"):
-            self.delete_at_once(name)
+            with suppress(kubernetes.client.ApiException):  # it may have gone by itself
+                self.delete_at_once(name)
         self.check_nothing_is_left(90)
 
     def make_pool(self, name: str, slots: int) -> None:
