@@ -10,7 +10,6 @@ it written.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from hybrid_executor.inflight import Flight
 from hybrid_executor.model.attempt import BackendName, SubmissionId
@@ -53,18 +52,28 @@ class Journal:
     def end(self, flight: Flight, outcome: Outcome, diagnosis: Diagnosis | None) -> None:
         """Note the end of a flight's current submission; its witness may go once that is written."""
         if flight.recorded:
-            self.change(
-                Change(
-                    id=flight.id,
-                    ended_at=self._clock.now(),
-                    outcome=outcome,
-                    reason=diagnosis.reason if diagnosis else None,
-                    message=diagnosis.message if diagnosis else None,
-                    exit_code=diagnosis.exit_code if diagnosis else None,
-                    **columns_of(flight.resources),
-                )
-            )
+            self.close(flight.id, outcome, diagnosis, flight.resources)
         self.let_go(flight.backend, flight.id)
+
+    def close(
+        self,
+        submission: SubmissionId,
+        outcome: Outcome,
+        diagnosis: Diagnosis | None,
+        resources: Resources | None,
+    ) -> None:
+        """Note the end of a row, whether a flight belongs to it or not."""
+        self.change(
+            Change(
+                id=submission,
+                ended_at=self._clock.now(),
+                outcome=outcome,
+                reason=diagnosis.reason if diagnosis else None,
+                message=diagnosis.message if diagnosis else None,
+                exit_code=diagnosis.exit_code if diagnosis else None,
+                **(asdict(resources) if resources else {}),
+            )
+        )
 
     def ends(self, submission: SubmissionId) -> bool:
         """Whether the end of a submission is noted and not written yet."""
@@ -125,8 +134,3 @@ class Journal:
             scheduler_job=self._owner,
             queued_at=attempt.queued_at,
         )
-
-
-def columns_of(resources: Resources | None) -> dict[str, Any]:
-    """As a change of a row takes them."""
-    return asdict(resources) if resources else {}

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 
 from hybrid_executor.comparison import gone_on, outcome_of, state_text
 from hybrid_executor.inflight import Inflight
-from hybrid_executor.journal import Journal, columns_of
+from hybrid_executor.journal import Journal
 from hybrid_executor.lifecycle import Witness
 from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress
 from hybrid_executor.model.errors import Unavailable
 from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Diagnosis, Ended, Observation
 from hybrid_executor.model.reason import Reason
-from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
+from hybrid_executor.model.record import Outcome, SubmissionRecord
 from hybrid_executor.ports import Backend, Clock, Ledger, Listener, Tasks
 
 log = logging.getLogger("hybrid_executor")
@@ -133,17 +133,8 @@ class Leftovers:
             diagnosis = seen.diagnosis
         if mismatch:
             self._listener.mismatched(row.id, row.backend, mismatch, f"closed as {outcome}: {diagnosis}")
-        self._journal.change(
-            Change(
-                id=row.id,
-                ended_at=self._clock.now(),
-                outcome=outcome,
-                reason=diagnosis.reason,
-                message=diagnosis.message,
-                exit_code=diagnosis.exit_code,
-                **columns_of(seen.resources if seen and seen.submission == row.id else None),
-            )
-        )
+        resources = seen.resources if seen and seen.submission == row.id else None
+        self._journal.close(row.id, outcome, diagnosis, resources)
 
     # --- submissions in backends -------------------------------------------------------------
 

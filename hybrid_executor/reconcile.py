@@ -45,9 +45,9 @@ log = logging.getLogger("hybrid_executor")
 #: How long a process may take from its start to the task's: it imports Airflow and the DAG, on a busy node
 #: many at once. Whoever takes the task for stuck meanwhile would withdraw a process that lives.
 START_GRACE_S = 60.0
-#: What is noted of a slot that a withdrawn attempt gives back.
 #: A round of so many is done in one heartbeat; of a longer one, no heartbeat does less.
 AT_ONCE = 50
+#: What is noted of a slot that a withdrawn attempt gives back.
 LEAKED = "withdrawn, and its backend never said that it ended"
 
 Close = Callable[[Flight, Outcome, Diagnosis | None], None]
