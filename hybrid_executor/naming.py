@@ -23,6 +23,8 @@ LABEL_SUBMISSION = "hybrid-executor/submission"
 LABEL_DEPLOYMENT = "hybrid-executor/deployment"
 #: Which of an Airflow's clusters a pod is for, where that has a name: two of them may be one API server.
 LABEL_CLUSTER = "hybrid-executor/cluster"
+#: Which pool of Celery workers a pod belongs to.
+LABEL_POOL = "hybrid-executor/pool"
 #: Seconds for which a wait may stay fatal, where the pod's route says so.
 ANNOTATION_FATAL_WAIT = "hybrid-executor/fatal-wait-s"
 #: Where the node of processes writes what a container took: ``<prefix><container>``.

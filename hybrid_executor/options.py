@@ -73,6 +73,17 @@ A relative path is relative to AIRFLOW_HOME. Read at start; a cluster that does 
 """,
     ),
     Option(
+        name="pools_file",
+        type="string",
+        default="",
+        example="/opt/airflow/pools.yaml",
+        description="""\
+A YAML or JSON file that names the pools of Celery workers: the queues of each, how many tasks one worker
+runs at a time, and how few and many workers there may be. What scales workers needs it, and no task does.
+A relative path is relative to AIRFLOW_HOME. Read at start.
+""",
+    ),
+    Option(
         name="celery_parallelism",
         type="integer",
         default="0",

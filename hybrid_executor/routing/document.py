@@ -2,7 +2,7 @@
 
 What is wrong with a file is said all at once, each problem with its line, and
 in words of our own. Opens no file, and knows nothing of what a file is about:
-``file`` (routes) and ``clusters`` do, and are its users.
+``file`` (routes), ``clusters`` and ``pools`` do, and are its users.
 """
 
 import json

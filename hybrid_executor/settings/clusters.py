@@ -14,7 +14,6 @@ from pathlib import Path
 import yaml
 
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
-from hybrid_executor.model.errors import ConfigError
 from hybrid_executor.options import SECTION
 from hybrid_executor.routing import ClusterEntry, parse_clusters
 from hybrid_executor.settings.reader import Reader
@@ -23,20 +22,9 @@ from hybrid_executor.settings.values import Cluster
 
 def load_clusters(read: Reader, path: str | None, base: KubernetesConfig) -> tuple[Cluster, ...]:
     """The clusters of the file; what it does not say is as in ``base``, ``[kubernetes_executor]``."""
-    if path is None:
-        return ()
-    try:
-        entries = parse_clusters(Path(path).read_text(encoding="utf-8"), path)
-    except OSError as error:
-        read.problem(SECTION, "clusters_file", f"{path} can't be read ({error.strerror}); correct it")
-    except UnicodeDecodeError:
-        read.problem(SECTION, "clusters_file", f"{path} is not UTF-8 text; write it as UTF-8")
-    except ConfigError as error:
-        read.problems.extend(error.problems)
-    else:
-        read.problems.extend(problem for entry in entries for problem in _kubeconfig_problems(entry, path))
-        return tuple(_cluster(entry, base) for entry in entries)
-    return ()
+    entries = read.file(SECTION, "clusters_file", path, parse_clusters)
+    read.problems.extend(problem for entry in entries for problem in _kubeconfig_problems(entry, str(path)))
+    return tuple(_cluster(entry, base) for entry in entries)
 
 
 def _cluster(entry: ClusterEntry, base: KubernetesConfig) -> Cluster:

@@ -15,6 +15,7 @@ from hybrid_executor.options import OPTIONS, SECTION, default
 from hybrid_executor.settings.backends import KUBERNETES, celery_config, kubernetes_config, pod_image
 from hybrid_executor.settings.clusters import load_clusters
 from hybrid_executor.settings.live import live_config
+from hybrid_executor.settings.pools import load_pools
 from hybrid_executor.settings.reader import Reader
 from hybrid_executor.settings.values import Settings
 
@@ -39,7 +40,8 @@ def _settings(read: Reader) -> Settings:
     executor = read.text("core", "executor", "hybrid_executor.HybridExecutor")
     backoff_first_s, backoff_max_s = _backoff(read)
     queues, airflow2_queue = _kubernetes_queues(read)
-    kubernetes, clusters_file = kubernetes_config(read), _file(read, "clusters_file")
+    kubernetes = kubernetes_config(read)
+    clusters_file, pools_file = _file(read, "clusters_file"), _file(read, "pools_file")
     return Settings(
         executor_string=executor,
         signing_key_is_set=any(
@@ -60,6 +62,8 @@ def _settings(read: Reader) -> Settings:
         airflow2_kubernetes_queue=airflow2_queue,
         routes_file=_file(read, "routes_file"),
         clusters_file=clusters_file,
+        pools_file=pools_file,
+        pools=load_pools(read, pools_file),
         celery_parallelism=_integer(read, "celery_parallelism"),
         kubernetes_parallelism=_integer(read, "kubernetes_parallelism"),
         held_limit=_integer(read, "held_limit"),

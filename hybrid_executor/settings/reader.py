@@ -3,7 +3,7 @@
 Every method returns a usable value: a bad one is replaced by its default and
 noted in ``problems`` with its option, the environment variable that set it,
 and what to do. Never prints the value of an option that may hold a secret.
-Used by ``settings.load`` and ``settings.backends``.
+Used by the other modules of ``settings``.
 """
 
 import json
@@ -12,14 +12,18 @@ from collections.abc import Callable
 from configparser import ConfigParser
 from configparser import Error as ParserError
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.exceptions import AirflowConfigException
+
+from hybrid_executor.model.errors import ConfigError
 
 if TYPE_CHECKING:
     from airflow.configuration import AirflowConfigParser
 
 N = TypeVar("N", int, float)
+Entry = TypeVar("Entry")
 Parse = Callable[[str], N]
 
 _TRUE = frozenset({"t", "true", "1"})
@@ -124,6 +128,29 @@ class Reader:
             self.problem(section, option, 'must be a JSON object such as {"key": 1}; it is taken as empty')
             return {}
         return value
+
+    def file(
+        self,
+        section: str,
+        option: str,
+        path: str | None,
+        parse: Callable[[str, str], tuple[Entry, ...]],
+    ) -> tuple[Entry, ...]:
+        """What ``parse`` makes of the text of the file that the option names, and of its path.
+
+        Nothing where no file is named, or where it can't be read or is wrong.
+        """
+        if path is None:
+            return ()
+        try:
+            return parse(Path(path).read_text(encoding="utf-8"), path)
+        except OSError as error:
+            self.problem(section, option, f"{path} can't be read ({error.strerror}); correct it")
+        except UnicodeDecodeError:
+            self.problem(section, option, f"{path} is not UTF-8 text; write it as UTF-8")
+        except ConfigError as error:
+            self.problems.extend(error.problems)
+        return ()
 
 
 def _whole(text: str) -> int:

@@ -7,6 +7,7 @@ from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.ledger.live.config import LiveConfig
 from hybrid_executor.options import default
+from hybrid_executor.routing import Pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,10 @@ class Settings:
     routes_file: str | None = None
     #: Absolute, or None where there is no clusters file.
     clusters_file: str | None = None
+    #: Absolute, or None where there is no pools file.
+    pools_file: str | None = None
+    #: The Celery workers that the pools file names.
+    pools: tuple[Pool, ...] = ()
     #: 0 is no own limit.
     celery_parallelism: int = int(default("celery_parallelism"))
     kubernetes_parallelism: int = int(default("kubernetes_parallelism"))
