@@ -27,7 +27,7 @@ class LedgerDBManager(BaseDBManager):
     alembic_file = str(_HERE / "alembic.ini")
     supports_table_dropping = True
     #: The newest revision of each release that brought one, in ascending order.
-    revision_heads_map = {"0.1.0": "0005"}  # noqa: RUF012 (the base class declares it so)
+    revision_heads_map = {"0.1.0": "0006"}  # noqa: RUF012 (the base class declares it so)
 
     def get_alembic_config(self) -> Any:
         """The base class's configuration, with the engine that Airflow has configured."""

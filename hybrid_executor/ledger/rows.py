@@ -28,6 +28,7 @@ _PLAIN = (
     "external_name",
     "waits_message",
     "waits_since",
+    "worker_leaves_at",
     "message",
     "exit_code",
     *(field.name for field in fields(Resources)),

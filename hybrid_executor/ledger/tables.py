@@ -145,6 +145,8 @@ submission = Table(
     Column("memory_peak_bytes", BigInteger),
     #: Its name in the clusters file; NULL is that of ``[kubernetes_executor]``.
     Column("cluster", String(63)),
+    #: When its worker's pod was seen to be on its way out; NULL while that is to stay.
+    Column("worker_leaves_at", UtcTime()),
     Index("hybrid_submission_task_idx", "dag_id", "run_id", "task_id", "map_index"),
     Index("hybrid_submission_queued_at_idx", "queued_at"),
 )

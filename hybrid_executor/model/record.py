@@ -66,6 +66,8 @@ class SubmissionRecord(Resources):
     waits_for: Reason | None = None
     waits_message: str | None = None
     waits_since: datetime | None = None
+    #: When its worker's pod was seen to be on its way out: a new worker is not for it.
+    worker_leaves_at: datetime | None = None
     outcome: Outcome | None = None
     reason: Reason | None = None
     message: str | None = None
@@ -120,6 +122,7 @@ class Change(Resources):
     waits_for: Reason | None = None
     waits_message: str | None = None
     waits_since: datetime | None = None
+    worker_leaves_at: datetime | None = None
     outcome: Outcome | None = None
     reason: Reason | None = None
     message: str | None = None

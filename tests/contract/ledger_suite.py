@@ -70,6 +70,7 @@ def a_full_record(**values: Any) -> SubmissionRecord:
             "waits_for": Reason.QUOTA,
             "waits_message": "exceeded quota: pods",
             "waits_since": later[0],
+            "worker_leaves_at": later[1],
             "outcome": Outcome.FAILED,
             "reason": Reason.OOM_KILLED,
             "message": "container base: OOMKilled, limit 512Mi ✗",
