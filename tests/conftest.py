@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fixtures.site",
     "tests.fixtures.stack",
     "tests.fixtures.stock",
+    "tests.fixtures.stock_worker",
     "tests.fixtures.valkeys",
     "tests.cluster.fixture",
     "tests.cluster.backend",

@@ -12,10 +12,12 @@ one slot of a Cluster:
     {P}:scheduler:JOB           hash: number of the last batch (``written``), times in seconds of the last
                                 comparison (``checked_at``) and of the last rebuild (``rebuilt_at``)
     {P}:transitions             stream: attempt, submission, state, and the task's key
+    {P}:start:NAME              "1": a worker has started the Celery message of that id (``worker.claim``)
 
 All expire ``LEASE_S`` after the last word of a living scheduler, but for a hash
-whose attempt has ended (``ENDED_S``) and the stream (``STREAM_S``, and about
-``STREAM_ENTRIES`` entries). A set lives as long as anybody vouches for one of
+whose attempt has ended (``ENDED_S``), the stream (``STREAM_S``, and about
+``STREAM_ENTRIES`` entries), and the start of a message, which is known as long as
+its task runs and ``CLAIM_OVER_S`` after. A set lives as long as anybody vouches for one of
 its members, and is rid of the others at each comparison.
 """
 
@@ -29,6 +31,8 @@ LEASE_S = 600
 #: For who looks at an attempt just after its end.
 ENDED_S = 300
 STREAM_S = 86_400
+#: For a broker that delivers a message again just when its task has ended.
+CLAIM_OVER_S = 3_600
 STREAM_ENTRIES = 10_000
 #: Submissions in one run of a script: a server does nothing else meanwhile.
 BATCH_ITEMS = 1_000
@@ -75,6 +79,10 @@ class Keys:
     @property
     def transitions(self) -> str:
         return f"{self.base}transitions"
+
+    def start(self, name: str) -> str:
+        """Of one Celery message."""
+        return f"{self.base}start:{name}"
 
     def scheduler(self, job: str) -> str:
         """A scheduler's own hash."""
