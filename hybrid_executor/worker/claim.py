@@ -24,11 +24,11 @@ from functools import wraps
 from typing import Any
 
 from airflow.configuration import conf
-from airflow.providers.celery.executors.celery_executor_utils import execute_workload
 from celery import current_task
 from celery.exceptions import Ignore
 from celery.signals import worker_init
 
+from hybrid_executor.backends.celery.app import TASK_NAME
 from hybrid_executor.ledger.live.claims import Claims
 from hybrid_executor.model.errors import LiveUnavailable
 from hybrid_executor.settings.live import load_live
@@ -75,7 +75,7 @@ def _release(claims: Claims, name: str) -> None:
 
 
 @worker_init.connect  # type: ignore[untyped-decorator]
-def install(**_: Any) -> None:
+def install(sender: Any, **_: Any) -> None:
     """Let the worker's task run through the claim; nothing changes where there is no live half."""
     if (config := load_live()) is None:
         log.info("messages are not claimed: the live ledger is off")
@@ -83,5 +83,6 @@ def install(**_: Any) -> None:
     again_s = conf.getint(
         "celery_broker_transport_options", "visibility_timeout", fallback=VISIBILITY_TIMEOUT_S
     )
+    task = sender.app.tasks[TASK_NAME]
     # Celery takes the task's own attribute, where it has no __call__ of its own.
-    execute_workload.run = claimed(execute_workload.run, Claims(config, life_s=again_s + SPARE_S))
+    task.run = claimed(task.run, Claims(config, life_s=again_s + SPARE_S))

@@ -18,9 +18,10 @@ import hybrid_executor
 from hybrid_executor.standalone.stack.valkey import ValkeyServer
 from tests.chaos.conftest import KILLED
 from tests.fixtures.servers import SharedPostgres
+from tests.fixtures.stack import wait_until
 from tests.steps.killer import Point
 from tests.steps.stage import CELERY, Stage, set_up
-from tests.steps.world import GATE, SAME
+from tests.steps.world import CLAIMS, GATE, SAME
 
 PRODUCT = Path(hybrid_executor.__file__).parent
 #: Of a line that is executed often, one of the first times.
@@ -122,6 +123,21 @@ def test_an_old_snapshot_of_the_broker_runs_no_task_again_af58441(stage: Stage, 
         stage.wait_lines("received", CELERY + messages, "message ")
     stage.end_case()
     stage.check(redelivered=True)
+
+
+def test_a_worker_that_claims_what_it_starts_lets_no_process_pass_that_looks_the_same_af58441(
+    stage: Stage,
+) -> None:
+    with stage.put(SAME), stage.put(CLAIMS), stage.put(GATE):
+        with stage.paused():
+            assert stage.begin_case(line_of(*GAPS["the publishing and its answer"]))
+            old, messages = stage.snapshot()
+            assert messages
+        stage.wait_lines("executed", CELERY, " work ")
+        stage.restore(old)
+        wait_until(lambda: stage.log().count("was started before") >= messages, 60, stage.log)
+    stage.end_case()
+    stage.check()
 
 
 def test_a_process_that_looks_the_same_passes_airflows_fence_which_the_guarantees_say(stage: Stage) -> None:

@@ -49,7 +49,7 @@ def hybrid_pods(site: Site, *arguments: str) -> str:
 def test_the_commands_and_the_providers_use_every_right_of_the_operators_role_and_no_other(
     start_plane: StartPlane, start_harness: HarnessMaker, site: Site, tmp_path: Path
 ) -> None:
-    audit = Audit(tmp_path)
+    audit = Audit(tmp_path, ["pods", "pods/*"])
     plane = start_plane(apiserver_flags=audit.flags)
     operator = plane.role_kubeconfig("operator", role_rules("operator"))
     site.environment |= {

@@ -15,15 +15,19 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes
-from celery import Celery
+from celery import Celery, current_task
 from celery.exceptions import Ignore
-from celery.signals import worker_ready
+from celery.signals import worker_init, worker_ready
 
 from hybrid_executor.backends.celery.app import TASK_NAME
+from hybrid_executor.ledger.live.claims import Claims
+from hybrid_executor.ledger.live.config import LiveConfig
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_SUBMISSION
 from hybrid_executor.pods.workload import FILE
+from hybrid_executor.worker.claim import claimed, install
 
 #: How long the task's own code takes: so a scheduler is also killed while tasks run.
 TASK_S = 0.1
@@ -31,6 +35,10 @@ TASK_S = 0.1
 READY = "ready"
 #: A file that makes all processes look the same, as those of a container that is reborn.
 SAME = "same"
+#: A file that has the worker claim what it starts.
+CLAIMS = "claims"
+#: Where claims are, on the broker's server: what is set back there is not there.
+CLAIMS_DB = 15
 #: A file that keeps tasks from ending as long as it is there.
 GATE = "gate"
 #: Between two looks at the pods.
@@ -79,14 +87,21 @@ def serve(folder: Path, broker: str, kubeconfig: str, namespace: str) -> None:
     node.start()
     app = celery_app(broker)
 
-    @app.task(name=TASK_NAME, bind=True)
-    def execute_workload(self: Any, payload: str) -> None:
+    def run(payload: str) -> None:
         from airflow.sdk.exceptions import TaskAlreadyRunningError
 
         try:
-            tasks.run(payload, f"message {self.request.id}")
+            tasks.run(payload, f"message {current_task.request.id}")
         except TaskAlreadyRunningError as error:
             raise Ignore from error  # as the provider's task does
+
+    # Whether messages are claimed is for the test to say.
+    worker_init.disconnect(install)
+    run_once = claimed(run, Claims(claims_config(broker), life_s=3600))
+
+    @app.task(name=TASK_NAME)
+    def execute_workload(payload: str) -> None:
+        (run_once if (folder / CLAIMS).exists() else run)(payload)
 
     @worker_ready.connect(weak=False)
     def tell(**_: Any) -> None:
@@ -94,6 +109,11 @@ def serve(folder: Path, broker: str, kubeconfig: str, namespace: str) -> None:
 
     options = ["-Q", "default", "-P", "threads", "-c", "4", "--without-mingle", "--without-gossip"]
     app.worker_main(["worker", *options, "-l", "warning", "-n", f"steps-{os.getpid()}@%h"])
+
+
+def claims_config(broker: str) -> LiveConfig:
+    """Of claims that outlive what the broker is set back to."""
+    return LiveConfig(url=urlsplit(broker)._replace(path=f"/{CLAIMS_DB}").geturl(), prefix="steps")
 
 
 def celery_app(broker: str) -> Celery:
