@@ -1,9 +1,9 @@
 """Airflow's side: its workloads, its tables, its tokens. The one module that knows its versions.
 
-Holds every SQL statement on Airflow's own tables and everything that differs
-between Airflow versions (written for 3.3). ``AirflowTasks`` implements
-``ports.Tasks``; the rest turns Airflow's workloads into attempts. It decides
-nothing.
+Holds every SQL statement on Airflow's own tables (but for the autoscaler's, which
+is text for others to run: ``scaling.query``) and everything that differs between
+Airflow versions (written for 3.3). ``AirflowTasks`` implements ``ports.Tasks``;
+the rest turns Airflow's workloads into attempts. It decides nothing.
 """
 
 import logging

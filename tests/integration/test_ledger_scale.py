@@ -16,6 +16,8 @@ from hybrid_executor.ledger.tables import metadata, submission
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Stage
+from hybrid_executor.routing import Pool, RoutingTable
+from hybrid_executor.scaling import demand_of, trigger_query
 from tests.fixtures.servers import SharedPostgres
 
 ROWS, OPEN = 1_000_000, 2_000
@@ -196,3 +198,29 @@ def test_what_people_ask_reads_open_rows_or_the_time_that_they_name(
 ) -> None:
     with history.connect() as connection:
         assert_bounded(plan(connection, ask()), HOUR + OPEN)
+
+
+#: One for each open row, all but a tenth of them running, and what has ended of Airflow's own history.
+TASKS = f"""
+CREATE TABLE task_instance
+    (id uuid PRIMARY KEY, state varchar(20), queue varchar(256), executor varchar(1000),
+     external_executor_id text);
+INSERT INTO task_instance
+SELECT md5('w' || g)::uuid,
+       CASE WHEN g > {OPEN} THEN 'success' WHEN g % 10 = 0 THEN 'queued' ELSE 'running' END,
+       'default', NULL, md5(g::text)::uuid::text
+FROM generate_series(1, {ROWS // 5}) AS g;
+CREATE INDEX ti_state ON task_instance (state);
+"""  # noqa: S608
+
+
+def test_an_autoscaler_reads_what_is_in_flight_and_nothing_of_the_past(history: Engine) -> None:
+    """Each open row at most twice, and one entry of the key for each task instance that is not over."""
+    pool = Pool(name="light", queues=("default",), concurrency=16)
+    query = trigger_query("postgresql", demand_of(pool, RoutingTable(), (), ""))
+    with history.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(TASKS))
+        connection.exec_driver_sql("VACUUM ANALYZE task_instance")
+    with history.connect() as connection:
+        assert connection.exec_driver_sql(query).scalar_one() == OPEN // 16
+        assert_bounded(plan(connection, text(query)), 3 * OPEN)

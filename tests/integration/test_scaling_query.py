@@ -1,0 +1,295 @@
+"""The autoscaler's query on real databases says what router, ledger and Airflow say together.
+
+Seeded worlds of task instances, callbacks and submissions are counted by the
+query and, in plain Python, by the executor's own rules.
+"""
+
+import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from airflow.models.taskinstance import TaskInstance
+from sqlalchemy import Column, Connection, Engine, Index, MetaData, Table, create_engine, insert, text
+
+from hybrid_executor.comparison import gone_on
+from hybrid_executor.ledger.rows import row_of
+from hybrid_executor.ledger.tables import metadata, submission
+from hybrid_executor.lifecycle import Witness
+from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
+from hybrid_executor.model.record import SubmissionRecord
+from hybrid_executor.routing import Pool, RoutingTable, kubernetes_rules
+from hybrid_executor.scaling import Dialect, demand_of, in_flight_query, trigger_query
+from tests.fixtures.mariadb import MariadbServer
+from tests.fixtures.servers import SharedPostgres
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+OURS, ALIAS = "hybrid_executor.HybridExecutor", "CeleryExecutor"
+STATES = (
+    *("queued", "running") * 4,
+    *(None, "scheduled", "restarting", "deferred", "up_for_reschedule", "up_for_retry"),
+    *("success", "failed", "skipped", "upstream_failed", "removed"),
+)
+EXECUTORS = (*(None,) * 6, OURS, ALIAS, "HybridExecutor", "KubernetesExecutor", "other.Executor")
+#: ``Default`` is another queue than ``default``, and ``kubernetes`` may be one of a callback.
+QUEUES = ("default", "default", "light", "it's", "Default", "kubernetes", "gpu", "nobody's")
+TABLE = RoutingTable(kubernetes_rules(["kubernetes", "gpu"], "test"))
+POOLS = (
+    Pool(name="light", queues=("default", "light", "kubernetes"), concurrency=16),
+    Pool(name="odd", queues=("it's", "Default"), concurrency=3),
+    Pool(name="idle", queues=("nothing here",), concurrency=1),
+)
+COLUMNS = ("dag_id", "task_id", "run_id", "map_index", "state", "queue", "executor", "external_executor_id")
+
+
+@dataclass
+class World:
+    """What stands in both tables."""
+
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[SubmissionRecord] = field(default_factory=list)
+
+    def task(self, dice: random.Random, **values: Any) -> dict[str, Any]:
+        """One more task instance; mapped ones share their task."""
+        number = len(self.tasks)
+        task = {
+            "id": UUID(int=dice.getrandbits(128), version=4),
+            "dag_id": "etl",
+            "task_id": f"load{number // 3}",
+            "run_id": "r",
+            "map_index": number % 3,
+            "state": "queued",
+            "queue": "default",
+            "executor": None,
+            "external_executor_id": str(UUID(int=dice.getrandbits(128), version=4)),
+        } | values
+        self.tasks.append(task)
+        return task
+
+    def submit(self, task: dict[str, Any], attempt: str | None = None, **values: Any) -> None:
+        """One more row of the ledger, for a task instance."""
+        attempt = attempt or task["external_executor_id"]
+        number = 1 + sum(row.id.attempt_id == attempt for row in self.rows)
+        given = {"queue": task["queue"], "backend": TABLE.route(task["queue"]).backend} | values
+        address = TaskAddress(
+            dag_id="etl", task_id=task["task_id"], run_id="r", map_index=task["map_index"], try_number=1
+        )
+        self.rows.append(
+            SubmissionRecord(
+                id=SubmissionId(attempt, number),
+                kind=WorkloadKind.TASK,
+                workload_id=str(task["id"]),
+                address=address,
+                rule="test",
+                # The scheduler that answers for it may well be dead: its tasks are adopted.
+                scheduler_job="1",
+                queued_at=NOW,
+                **given,
+            )
+        )
+
+    def other(self, dice: random.Random, kind: WorkloadKind, **values: Any) -> None:
+        """A callback or a connection test, which go to Celery whatever queue they name."""
+        name = str(UUID(int=dice.getrandbits(128), version=4))
+        given = {"queue": "default", "backend": BackendName.CELERY} | values
+        self.rows.append(
+            SubmissionRecord(
+                id=SubmissionId(name, 1),
+                kind=kind,
+                workload_id=name,
+                address=None,
+                rule="test",
+                scheduler_job="1",
+                queued_at=NOW,
+                **given,
+            )
+        )
+
+
+def a_world(seed: int) -> World:
+    """Anything that may stand there at one time."""
+    dice, world = random.Random(seed), World()
+    for _ in range(dice.randrange(40)):
+        task = world.task(
+            dice,
+            state=dice.choice(STATES),
+            queue=dice.choice(QUEUES),
+            executor=dice.choice(EXECUTORS),
+        )
+        if dice.random() < 0.1:
+            # Another executor's name for it, or none.
+            task["external_executor_id"] = dice.choice((None, f"job-{len(world.tasks)}"))
+            continue
+        if dice.random() < 0.1:
+            # An attempt that the task instance has gone on without.
+            world.submit(task, str(UUID(int=dice.getrandbits(128), version=4)), **_fate(dice))
+        if dice.random() < 0.7:
+            for _ in range(dice.choice((1, 1, 1, 2))):
+                # Since it was queued, routes may have changed.
+                moved = {"backend": dice.choice(list(BackendName))} if dice.random() < 0.1 else {}
+                world.submit(task, **moved, **_fate(dice))
+    for _ in range(dice.randrange(6)):
+        kind = dice.choice((WorkloadKind.CALLBACK, WorkloadKind.CONNECTION_TEST))
+        world.other(dice, kind, queue=dice.choice(QUEUES), **_fate(dice))
+    return world
+
+
+def _fate(dice: random.Random) -> dict[str, Any]:
+    times = ("submitted_at", "started_at", "worker_leaves_at", "ended_at")
+    return {name: NOW for name in times if dice.random() < (0.7 if name == "submitted_at" else 0.2)}
+
+
+def counted(pool: Pool, world: World) -> int:
+    """What the pool has in flight, by the rules of the executor itself."""
+    known = {row.id.attempt_id for row in world.rows}
+    of_ledger = {row.id.attempt_id for row in world.rows if _is_for(pool, row, world)}
+    strangers = [
+        task
+        for task in world.tasks
+        if task["external_executor_id"] not in known
+        and task["state"] in ("queued", "running", "restarting")
+        and task["queue"] in pool.queues
+        and TABLE.route(task["queue"]).backend is BackendName.CELERY
+        and task["executor"] in (None, OURS, ALIAS, "HybridExecutor")
+    ]
+    return len(of_ledger) + len(strangers)
+
+
+def _is_for(pool: Pool, row: SubmissionRecord, world: World) -> bool:
+    if row.ended_at or row.worker_leaves_at or row.backend is not BackendName.CELERY:
+        return False
+    if row.queue not in pool.queues:
+        return False
+    if row.kind is not WorkloadKind.TASK:
+        return True
+    task = next(task for task in world.tasks if str(task["id"]) == row.workload_id)
+    witness = Witness(state=task["state"], attempt_id=task["external_executor_id"])
+    return gone_on(witness, row.id.attempt_id) is None
+
+
+@dataclass(frozen=True)
+class Database:
+    """Airflow's table and ours."""
+
+    engine: Engine
+    dialect: Dialect
+    tasks: Any
+
+    @contextmanager
+    def holding(self, world: World) -> Iterator[Connection]:
+        """The world, until the end of the block."""
+        with self.engine.connect() as connection:
+            if self.dialect == "postgresql":
+                # No DAG runs are needed: what refers to them is not looked at.
+                connection.exec_driver_sql("SET session_replication_role = replica")
+            if world.tasks:
+                pool = {"pool": "default_pool"} if "pool" in self.tasks.c else {}
+                connection.execute(insert(self.tasks), [task | pool for task in world.tasks])
+            if world.rows:
+                connection.execute(insert(submission), [row_of(row) for row in world.rows])
+            yield connection
+            connection.rollback()
+
+    def answers(self, connection: Connection, pool: Pool) -> tuple[Any, Any]:
+        """What is in flight, and the replicas that the autoscaler is told."""
+        demand = demand_of(pool, TABLE, (ALIAS, OURS), ALIAS)
+        plain = connection.execution_options(no_parameters=True)
+        return tuple(
+            plain.exec_driver_sql(query(self.dialect, demand)).scalar_one()
+            for query in (in_flight_query, trigger_query)
+        )
+
+
+@pytest.fixture(scope="module", params=["postgresql", pytest.param("mysql", marks=pytest.mark.mariadb)])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    if request.param == "postgresql":
+        server: SharedPostgres = request.getfixturevalue("postgres")
+        with server.fresh_database(request.getfixturevalue("airflow_template")) as dsn:
+            engine = create_engine(dsn)
+            yield Database(engine, "postgresql", TaskInstance.__table__)
+            engine.dispose()
+        return
+    mariadb: MariadbServer = request.getfixturevalue("mariadb")
+    with mariadb.fresh_database() as dsn:
+        engine = create_engine(dsn)
+        metadata.create_all(engine)
+        tasks = _airflows_table()
+        tasks.create(engine)
+        yield Database(engine, "mysql", tasks)
+        engine.dispose()
+
+
+def _airflows_table() -> Table:
+    """Airflow's migrations don't run on MariaDB: of its table the columns that the query reads."""
+    theirs = TaskInstance.__table__.c
+    columns = [Column(name, theirs[name].type) for name in COLUMNS]
+    key = Column("id", theirs["id"].type, primary_key=True)
+    return Table("task_instance", MetaData(), key, *columns, Index("ti_state", "state"))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_query_counts_what_router_and_ledger_say(database: Database, seed: int) -> None:
+    world = a_world(seed)
+    with database.holding(world) as connection:
+        for pool in POOLS:
+            in_flight, workers = database.answers(connection, pool)
+            assert in_flight == counted(pool, world), pool
+            assert float(workers) == math.ceil(in_flight / pool.concurrency)
+
+
+@pytest.mark.parametrize(("tasks", "workers"), [(0, 0), (1, 1), (16, 1), (17, 2), (32, 2), (33, 3)])
+def test_a_worker_more_begins_with_the_first_task_that_none_has_a_slot_for(
+    database: Database, tasks: int, workers: int
+) -> None:
+    dice, world = random.Random(1), World()
+    for _ in range(tasks):
+        world.submit(world.task(dice, state="running"))
+    with database.holding(world) as connection:
+        assert database.answers(connection, POOLS[0]) == (tasks, workers)
+
+
+def test_tasks_of_pods_start_no_workers_whatever_their_queue_is_af49001(database: Database) -> None:
+    """The chart's query looked at the queue alone, which is Celery's for many a task that runs in a pod."""
+    dice, world = random.Random(2), World()
+    for queue in ("kubernetes", "gpu", "default"):
+        world.submit(world.task(dice, state="running", queue=queue), backend=BackendName.KUBERNETES)
+    world.task(dice, state="queued", queue="kubernetes")
+    with database.holding(world) as connection:
+        assert [database.answers(connection, pool) for pool in POOLS] == [(0, 0)] * 3
+
+
+def test_tasks_that_name_another_executor_start_no_workers_af52840(database: Database) -> None:
+    dice, world = random.Random(3), World()
+    world.task(dice, state="running", executor="KubernetesExecutor")
+    world.task(dice, state="queued", executor=ALIAS)
+    with database.holding(world) as connection:
+        assert database.answers(connection, POOLS[0]) == (1, 1)
+
+
+def test_tasks_that_name_no_executor_keep_their_workers_af55559(database: Database) -> None:
+    """Their ``executor`` is NULL, with which no comparison is true: that sent all workers away."""
+    dice, world = random.Random(4), World()
+    world.task(dice, state="running", executor=None)
+    world.submit(world.task(dice, state="queued", executor=None))
+    with database.holding(world) as connection:
+        assert database.answers(connection, POOLS[0]) == (2, 1)
+
+
+def test_replicas_do_not_rise_while_a_leaving_worker_finishes(database: Database) -> None:
+    dice, world = random.Random(5), World()
+    for leaves in (None, NOW, NOW):
+        world.submit(world.task(dice, state="running"), started_at=NOW, worker_leaves_at=leaves)
+    with database.holding(world) as connection:
+        assert database.answers(connection, POOLS[0]) == (1, 1)
+
+
+def test_the_query_names_only_what_airflow_has(database: Database) -> None:
+    """A release of Airflow that renames a column is found here and not by an autoscaler."""
+    assert set(COLUMNS) | {"id"} <= set(TaskInstance.__table__.c.keys())
+    with database.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM task_instance")).scalar_one() == 0
