@@ -512,6 +512,18 @@ def unfinished_by_executor(engine: Engine) -> dict[str, int]:
         return {str(name): int(count) for name, count in connection.execute(counted)}
 
 
+def unfinished_by_queue(engine: Engine) -> dict[str, int]:
+    """How many scheduled, queued and running task instances are on which queue; for the doctor."""
+    states = (TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED, TaskInstanceState.RUNNING)
+    counted = (
+        select(TaskInstance.queue, func.count())
+        .where(TaskInstance.queue.is_not(None), TaskInstance.state.in_(states))
+        .group_by(TaskInstance.queue)
+    )
+    with engine.connect() as connection:
+        return {str(queue): int(count) for queue, count in connection.execute(counted)}
+
+
 @contextmanager
 def _short_session() -> Iterator[Session]:
     """A transaction of our own, apart from the scheduler's thread-local session."""

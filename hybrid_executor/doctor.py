@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
 from uuid import uuid4
 
@@ -28,10 +29,16 @@ from hybrid_executor.backends.kubernetes.permissions import (
     Permissions,
 )
 from hybrid_executor.backends.kubernetes.templates import Templates
+from hybrid_executor.ledger.history import History
 from hybrid_executor.ledger.revisions import current_problem
 from hybrid_executor.meter import Meter
 from hybrid_executor.model.attempt import BackendName
-from hybrid_executor.model.errors import BrokerUnavailable, ConfigError, HybridExecutorError
+from hybrid_executor.model.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    HybridExecutorError,
+    LedgerUnavailable,
+)
 from hybrid_executor.pods.build import ENTRY_OWN
 from hybrid_executor.routing import RoutingTable
 from hybrid_executor.settings import Settings, load_routing
@@ -69,7 +76,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         for config in settings.every_cluster.values():
             yield from _kubernetes(settings, config)
     yield from _live(settings)
-    yield from _database(settings)
+    yield from _database(settings, table)
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
@@ -275,7 +282,7 @@ async def _missing_permissions(
         await api.close()
 
 
-def _database(settings: Settings) -> Iterator[Finding]:
+def _database(settings: Settings, table: RoutingTable | None) -> Iterator[Finding]:
     engine = contract.metadata_engine()
     try:
         with engine.connect() as connection:
@@ -287,6 +294,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
     yield Finding("metadata database")
     yield Finding("ledger", current_problem(engine))
     yield from _strangers(engine, settings)
+    if settings.pools and table:
+        yield from _pools(engine, settings, table)
 
 
 def _strangers(engine: Engine, settings: Settings) -> Iterator[Finding]:
@@ -306,3 +315,24 @@ def _strangers(engine: Engine, settings: Settings) -> Iterator[Finding]:
         )
     if not strangers:
         yield Finding("task instances")
+
+
+def _pools(engine: Engine, settings: Settings, table: RoutingTable) -> Iterator[Finding]:
+    """Queues of Celery that something is on, or was in the last day, and that no pool serves."""
+    try:
+        counts = History(engine).counts(datetime.now(UTC) - timedelta(days=1))
+        known = set(contract.unfinished_by_queue(engine))
+    except (SQLAlchemyError, LedgerUnavailable) as error:
+        yield Finding("pools", f"can't be compared with queues ({error}); run airflow db migrate")
+        return
+    used = {queue for queue in known if table.route(queue).backend is BackendName.CELERY}
+    used |= {one.queue for one in counts if one.backend is BackendName.CELERY} | {settings.default_queue}
+    served = {queue for pool in settings.pools for queue in pool.queues}
+    for queue in sorted(used - served):
+        yield Finding(
+            "pools",
+            f"no pool serves queue {queue!r}, so no worker is started for what is on it;"
+            f" add it to one of {settings.pools_file}, or route it to pods",
+        )
+    if used <= served:
+        yield Finding("pools", note=f"{len(settings.pools)} serve every queue that is in use")

@@ -109,6 +109,12 @@ ARG_ONE_TRY = _arg(
     type=POSITIVE,
     help="One try of the task (default: all)",
 )
+ARG_POOL = _arg("--pool", metavar="NAME", help="This pool alone (default: all)")
+ARG_QUERY = _arg(
+    "--query",
+    action="store_true",
+    help="Print the query that an autoscaler asks for the pool, and ask nothing",
+)
 ARG_WATCH = _arg("-w", "--watch", action="store_true", help="Show it again and again, until Ctrl-C")
 ARG_EVERY = _arg(
     "--every",

@@ -33,6 +33,8 @@ from hybrid_executor.cli.arguments import (
     ARG_ONE_TASK,
     ARG_ONE_TRY,
     ARG_POD,
+    ARG_POOL,
+    ARG_QUERY,
     ARG_RUN_ID,
     ARG_RUN_OF_TASK,
     ARG_SINCE,
@@ -180,6 +182,16 @@ HYBRID_COMMANDS = (
         description="Show every routing rule in the order of asking. Fails if the routes file is wrong.",
         func=lazy_load_command("hybrid_executor.cli.routes.routes"),
         args=(ARG_OUTPUT, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="scaling",
+        help="Show how many workers each pool needs; print the query that an autoscaler asks",
+        description=(
+            "Show what each pool of Celery workers has in flight and how many workers an autoscaler would"
+            " give it now. With --query, print the query for its trigger and nothing else."
+        ),
+        func=lazy_load_command("hybrid_executor.cli.scaling.scaling"),
+        args=(ARG_POOL, ARG_QUERY, ARG_OUTPUT, ARG_VERBOSE),
     ),
     ActionCommand(
         name="doctor",

@@ -49,6 +49,7 @@ def _settings(read: Reader) -> Settings:
         ),
         executor_names=_executor_names(executor),
         other_executors=_other_executors(read, executor),
+        default_executor=next((alias or path for alias, path in _entries(executor)), ""),
         multi_team=_multi_team(read),
         parallelism=read.integer("core", "parallelism", 32, least=1),
         default_queue=read.text("operators", "default_queue", "default"),

@@ -30,6 +30,8 @@ class Settings:
     other_executors: tuple[str, ...] = ()
     #: The names by which a task may ask for this executor: alias, path.
     executor_names: tuple[str, ...] = ("hybrid_executor.HybridExecutor",)
+    #: Who runs a task that names none: the first of ``executor_string``, by alias or path.
+    default_executor: str = "hybrid_executor.HybridExecutor"
     multi_team: bool = False
     #: Whether ``[api_auth]`` holds the key that signs the tasks' tokens.
     signing_key_is_set: bool = False
