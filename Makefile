@@ -1,11 +1,13 @@
 # One command each; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster test-mariadb chaos cluster cluster-down keda check fmt mutants lock clean
+.PHONY: help install demo test test-cluster test-mariadb scale-in chaos cluster cluster-down keda check fmt mutants lock clean
 BIN := .venv/bin
 WORKERS ?= auto
 # Kills of a scheduler at a step of a task's way, and kills of one in a whole stack.
 SEEDS ?= 20
 SCHEDULERS ?= 5
+# Scale-ins at random, each with a drain.
+SCALE_INS ?= 50
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -19,7 +21,7 @@ demo: install ## everything up, the example DAGs run, until Ctrl-C (ONCE=1: unti
 	  $(if $(filter command,$(firstword $(origin KUBECONFIG))),--kubeconfig '$(KUBECONFIG)')
 
 test: install ## the test suite
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos --ignore tests/cluster $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos --ignore tests/cluster --ignore tests/scale_in $(ARGS)
 
 test-cluster: install ## the tests on a real Kubernetes and KEDA, built from Go modules at the first run (KUBECONFIG=file: the contract there; KILLS=all)
 ifeq ($(KUBECONFIG),)
@@ -44,6 +46,9 @@ cluster-down: ## end it, and leave nothing
 test-mariadb: install ## the ledger's tests on a real MariaDB, which root gets installed if it is missing
 	@$(BIN)/python -m tests.fixtures.mariadb
 	@$(BIN)/python -m pytest -q -m mariadb tests/contract/test_ledger.py tests/integration $(ARGS)
+
+scale-in: install ## workers run dry and are ended, real ones: SCALE_INS of them at random (SEED=n: from this one)
+	@SCALE_INS=$(SCALE_INS) SCALE_IN_SEED=$(SEED) $(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests/scale_in $(ARGS)
 
 chaos: install ## a scheduler killed at SEEDS steps, and SCHEDULERS times in a whole stack; outages (SEED=n: from this one)
 	@CHAOS_STEPS=$(SEEDS) CHAOS_SEEDS=$(SCHEDULERS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests/chaos $(ARGS)

@@ -121,7 +121,11 @@ def _routes(settings: Settings) -> Generator[Finding, None, RoutingTable | None]
             yield Finding("routes", problem)
         return None
     yield Finding("routes", note=settings.routes_file or "no routes file")
-    forgiving = ", ".join(rule.pattern for rule in table.rows() if rule.route.retry_on)
+    forgiving = ", ".join(
+        rule.pattern
+        for rule in table.rows()
+        if rule.route.retry_on and rule.route.backend is BackendName.KUBERNETES
+    )
     if settings.measure_pods:
         text = f"pods are started by {ENTRY_OWN} (measure_pods): it must be in their images"
         yield Finding("routes", note=text)

@@ -78,7 +78,7 @@ class Route:
     pod_template_file: str | None = None
     #: A partial pod manifest laid over the template; Kubernetes only.
     pod_defaults: Mapping[str, Any] | None = None
-    #: Ends of a running task after which Airflow runs it again without using a retry; Kubernetes only.
+    #: Ends of a running task after which Airflow runs it again without using a retry.
     retry_on: frozenset[Reason] = frozenset()
     #: How many tries in a row may end so.
     retry_limit: int = 0

@@ -84,7 +84,9 @@ class Reason(StrEnum):
 
 
 #: Ends of a task that was running and is none the worse for it: a route may have Airflow run it again.
-RESTARTABLE = frozenset({Reason.EVICTED, Reason.PREEMPTED, Reason.NODE_LOST, Reason.OOM_KILLED})
+RESTARTABLE_PODS = frozenset({Reason.EVICTED, Reason.PREEMPTED, Reason.NODE_LOST, Reason.OOM_KILLED})
+RESTARTABLE_ON_WORKERS = frozenset({Reason.WORKER_LOST})
+RESTARTABLE = RESTARTABLE_PODS | RESTARTABLE_ON_WORKERS
 
 _HINTS: Mapping[Reason, str] = {
     Reason.HELD: "raise celery_parallelism or kubernetes_parallelism",
@@ -119,6 +121,6 @@ _HINTS: Mapping[Reason, str] = {
     Reason.INIT_FAILED: "read the log of the container that the message names",
     Reason.NODE_LOST: "look at the node, or let the route retry_on it",
     Reason.POD_DELETED: "the audit log of the cluster says who deleted it",
-    Reason.WORKER_LOST: "look at the worker's log and memory",
+    Reason.WORKER_LOST: "look at the worker's log and memory, or let the route retry_on it",
     Reason.LOST: "the message says more; look at the broker's persistence, or at who deletes pods",
 }

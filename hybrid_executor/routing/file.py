@@ -18,7 +18,7 @@ its line; never opens a file (neither this one nor the pod templates). Called
 by ``hybrid_executor.settings``.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 from hybrid_executor.model.attempt import BackendName, Route
-from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.reason import RESTARTABLE, RESTARTABLE_ON_WORKERS, RESTARTABLE_PODS, Reason
 from hybrid_executor.routing.clusters import cluster_of
 from hybrid_executor.routing.document import (
     HttpAddress,
@@ -56,10 +56,10 @@ POD_KEYS = (
     "execution_api_server_url",
     "pod_template",
     "pod",
-    "retry_on",
-    "retry_limit",
     "fatal_wait_s",
 )
+#: What may cost no retry, by what the task ran on.
+FORGIVABLE = {BackendName.CELERY: RESTARTABLE_ON_WORKERS, BackendName.KUBERNETES: RESTARTABLE_PODS}
 
 #: Says what is wrong with a rule that has its shape, each problem with its path inside.
 CheckRule = Callable[[Mapping[str, Any]], Iterable[Problem]]
@@ -85,7 +85,7 @@ class _Rule(Strict):
     #: ``model.reason.RESTARTABLE``, spelled out for the message.
     retry_on: (
         Annotated[
-            list[Literal["Evicted", "Preempted", "NodeLost", "OOMKilled"]],
+            list[Literal["Evicted", "Preempted", "NodeLost", "OOMKilled", "WorkerLost"]],
             BeforeValidator(as_list),
             Field(min_length=1),
         ]
@@ -161,7 +161,7 @@ def _meaning(data: Any) -> Iterator[Problem]:
     for index, rule in enumerate(routes if isinstance(routes, list) else []):
         if not isinstance(rule, dict):
             continue
-        yield from _pod_keys(index, rule)
+        yield from _keys_of_backend(index, rule)
         yield from _not_json(rule.get("pod"), ("routes", index, "pod"))
         patterns = as_list(rule.get("queue"))
         if isinstance(patterns, list) and patterns and all(isinstance(p, str) and p for p in patterns):
@@ -170,12 +170,23 @@ def _meaning(data: Any) -> Iterator[Problem]:
             earlier.append((index + 1, patterns))
 
 
-def _pod_keys(index: int, rule: Mapping[str, Any]) -> Iterator[Problem]:
+def _keys_of_backend(index: int, rule: Mapping[str, Any]) -> Iterator[Problem]:
     for key in POD_KEYS:
         if key in rule and rule.get("backend") == BackendName.CELERY:
             yield ("routes", index, key), "is for backend kubernetes; remove it or change the backend"
+    for backend, forgivable in FORGIVABLE.items():
+        others = _named(rule.get("retry_on"), RESTARTABLE - forgivable)
+        if others and rule.get("backend") == backend:
+            known = ", ".join(sorted(forgivable))
+            yield ("routes", index, "retry_on"), f"{others} is no end on this backend; it has {known}"
     if "retry_limit" in rule and "retry_on" not in rule:
         yield ("routes", index, "retry_limit"), "has no effect without retry_on; add that or remove it"
+
+
+def _named(value: Any, names: Collection[str]) -> str:
+    """Which of the names stand there, one or a list; in words."""
+    values = as_list(value)
+    return ", ".join(sorted(name for name in names if name in values)) if isinstance(values, list) else ""
 
 
 def _checked(data: Any, check: CheckRule) -> Iterator[Problem]:

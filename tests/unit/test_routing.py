@@ -246,6 +246,7 @@ def test_what_a_death_costs_and_how_long_a_fatal_wait_lasts_is_the_routes() -> N
         "{queue: spot, backend: kubernetes, retry_on: [Evicted, NodeLost], retry_limit: 7, fatal_wait_s: 9}",
         "{queue: big, backend: kubernetes, retry_on: OOMKilled}",
         "{queue: plain, backend: kubernetes}",
+        "{queue: light, backend: celery, retry_on: WorkerLost, retry_limit: 9}",
     )
     table = RoutingTable(parse_routes(text, "routes.yaml"))
     spot, big, plain = (table.route(queue) for queue in ("spot", "big", "plain"))
@@ -253,6 +254,8 @@ def test_what_a_death_costs_and_how_long_a_fatal_wait_lasts_is_the_routes() -> N
     assert (spot.fatal_wait_s, big.fatal_wait_s) == (9, None)
     assert (big.retry_on, big.retry_limit) == ({Reason.OOM_KILLED}, RETRY_LIMIT)
     assert (plain.retry_on, plain.retry_limit) == (frozenset(), 0)
+    light = table.route("light")
+    assert (light.retry_on, light.retry_limit) == ({Reason.WORKER_LOST}, 9)
 
 
 def test_every_death_that_can_be_forgiven_is_named_in_the_refusal_of_another() -> None:
@@ -264,7 +267,11 @@ def test_every_death_that_can_be_forgiven_is_named_in_the_refusal_of_another() -
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        ("backend: celery, retry_on: Evicted", "retry_on: is for backend kubernetes"),
+        (
+            "backend: celery, retry_on: Evicted",
+            "retry_on: Evicted is no end on this backend; it has WorkerLost",
+        ),
+        ("backend: kubernetes, retry_on: [Evicted, WorkerLost]", "retry_on: WorkerLost is no end on this"),
         ("backend: celery, fatal_wait_s: 5", "fatal_wait_s: is for backend kubernetes"),
         ("backend: kubernetes, retry_limit: 5", "retry_limit: has no effect without retry_on"),
         ("backend: kubernetes, retry_on: Evicted, retry_limit: 0", "retry_limit: "),
