@@ -112,6 +112,8 @@ class Adoption:
             number=row.id.number,
             phase=_phase_of(row),
             recorded=True,
+            where=row.where,
+            worker_leaves=row.worker_leaves_at is not None,
         )
 
 

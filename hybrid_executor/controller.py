@@ -21,6 +21,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hybrid_executor.comparison import lost
+from hybrid_executor.deletioncost import DeletionCosts
+from hybrid_executor.departures import Departures
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.journal import Journal
 from hybrid_executor.lifecycle import (
@@ -50,9 +52,10 @@ from hybrid_executor.model.errors import Unavailable
 from hybrid_executor.model.observation import Diagnosis, Ended, Observation, Rejected
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
-from hybrid_executor.ports import Backend, Clock, Ledger, Listener, Live, Tasks
+from hybrid_executor.ports import Backend, Clock, Ledger, Listener, Live, Tasks, Workers
 from hybrid_executor.reconcile import Reconciler
 from hybrid_executor.restart import Restarts
+from hybrid_executor.routing import Pool
 
 log = logging.getLogger("hybrid_executor")
 
@@ -87,7 +90,10 @@ class Controller:
         reconcile_interval_s: float,
         refresh_s: float,
         live: Live | None = None,
+        workers: Workers | None = None,
+        pools: Sequence[Pool] = (),
     ) -> None:
+        """``workers`` are given where Celery workers are pods, and ``pools`` with them."""
         self._backends = backends
         self._tasks = tasks
         self._listener = listener
@@ -110,6 +116,13 @@ class Controller:
             refresh_s=refresh_s,
             close=self._close,
         )
+        self._departures: Departures | None = None
+        self._costs: DeletionCosts | None = None
+        if workers:
+            self._departures = Departures(
+                workers=workers, inflight=inflight, journal=self._journal, clock=clock
+            )
+            self._costs = DeletionCosts(workers=workers, pools=pools, ledger=ledger, clock=clock)
         self._undecided: list[tuple[BackendName, Observation]] = []
         self._restarts = Restarts(ledger, tasks)
         #: Held by their backends, which lack their payloads; in order, each once.
@@ -136,6 +149,8 @@ class Controller:
             flight.started_s = self._clock.monotonic_s()
             self.inflight.add(flight)
             self._journal.change(Change(id=flight.id, scheduler_job=self._owner))
+        if self._departures:
+            self._departures.adopted(flights)
         self._reconciler.look_up(flights)
 
     def inherit(self, flight: Flight) -> None:
@@ -163,6 +178,9 @@ class Controller:
         self._observe()
         self._reconciler.step()
         self._submit(self.inflight.take(self._clock.monotonic_s()))
+        if self._costs:
+            # What has ended by now stands in the ledger.
+            self._costs.step()
         self._complete()
 
     def flush(self) -> None:
@@ -173,6 +191,9 @@ class Controller:
 
     def _observe(self) -> None:
         seen = self._undecided + [(n, o) for n, backend in self._backends.items() for o in backend.poll()]
+        if self._departures:
+            # Behind the backends: what a worker said before it went counts.
+            seen += self._departures.step()
         if not seen:
             return
         try:
@@ -255,6 +276,11 @@ class Controller:
             self._log(flight, "started", decision.where or "")
             self._journal.change(Change(id=flight.id, started_at=now, where=decision.where))
             flight.started_s = self._clock.monotonic_s()
+        if decision.where and decision.where != flight.where:
+            self.inflight.place(flight, decision.where)
+            if self._departures and self._costs:
+                self._departures.placed(flight)
+                self._costs.placed(decision.where)
         if decision.external_name:
             flight.refusals = 0
             self._note_taking(flight.destination)
@@ -353,6 +379,8 @@ class Controller:
         self._log(flight, outcome, str(diagnosis or ""))
         self._tell_end(flight, outcome, diagnosis, diagnosis.advice if diagnosis else "")
         self._journal.end(flight, outcome, diagnosis)
+        if self._costs and flight.where:
+            self._costs.left(flight.where)
         self.inflight.remove(flight)
 
     def _tell_end(self, flight: Flight, outcome: Outcome, diagnosis: Diagnosis | None, text: str) -> None:

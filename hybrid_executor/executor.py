@@ -33,7 +33,7 @@ from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
-from hybrid_executor.ports import Backend, Ledger
+from hybrid_executor.ports import Backend, Ledger, Workers
 from hybrid_executor.routing import RoutingTable
 from hybrid_executor.settings import Settings, load_routing, load_settings
 from hybrid_executor.settings.pods import pod_maker
@@ -151,7 +151,14 @@ class HybridExecutor(BaseExecutor):
             reconcile_interval_s=min(settings.reconcile_interval_s, settings.task_queued_timeout_s / 4),
             refresh_s=settings.task_queued_timeout_s / 4,
             live=self._live,
+            workers=self._workers,
+            pools=settings.pools,
         )
+
+    @property
+    def _workers(self) -> Workers | None:
+        backend = self.backends[BackendName.KUBERNETES]
+        return backend.workers if isinstance(backend, KubernetesBackend) else None
 
     def _open_live(self) -> LiveWriter | None:
         if self.settings.live is None or self._given_ledger is not None:

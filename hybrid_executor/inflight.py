@@ -27,6 +27,7 @@ from hybrid_executor.lifecycle import AttemptView, Phase
 from hybrid_executor.model.attempt import Attempt, BackendName, Destination, SubmissionId
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.resources import Resources
+from hybrid_executor.model.worker import pod_of
 
 SENT_PHASES = (Phase.SENT, Phase.ACCEPTED, Phase.STARTED)
 
@@ -66,6 +67,10 @@ class Flight:
     looked_up: bool = False
     #: When ``[scheduler] task_queued_timeout`` was last told to begin anew for it.
     refreshed_at: datetime | None = None
+    #: Where its process runs, once that is known: a Celery worker's name, or a pod on a node.
+    where: str | None = None
+    #: Whether the ledger knows that its worker's pod is being deleted.
+    worker_leaves: bool = False
     #: What its current submission took, once that has ended.
     resources: Resources | None = None
     ticket: int = field(default=-1, repr=False)
@@ -118,6 +123,8 @@ class Inflight:
         self._flights: dict[str, Flight] = {}
         self._by_key: defaultdict[Hashable, set[str]] = defaultdict(set)
         self._by_workload: defaultdict[str, set[str]] = defaultdict(set)
+        #: By the name of the Celery worker's host.
+        self._by_host: defaultdict[str, set[str]] = defaultdict(set)
         self._counts: defaultdict[Destination, Counter[Phase]] = defaultdict(Counter)
         self._ready: defaultdict[Destination, list[tuple[int, int, str]]] = defaultdict(list)
         self._timers: list[tuple[float, int, str]] = []
@@ -148,6 +155,22 @@ class Inflight:
         ids = self._by_workload.get(flight.attempt.workload_id, set()) - {flight.attempt.id}
         return [self._flights[i] for i in ids]
 
+    def on(self, host: str) -> list[Flight]:
+        """The attempts that run on one Celery worker's host."""
+        return [self._flights[i] for i in self._by_host.get(host, ())]
+
+    def place(self, flight: Flight, where: str) -> None:
+        """Note where its process runs."""
+        self._displace(flight)
+        flight.where = where
+        if flight.backend is BackendName.CELERY:
+            self._by_host[pod_of(where)].add(flight.attempt.id)
+
+    def _displace(self, flight: Flight) -> None:
+        if flight.where:
+            _discard(self._by_host, pod_of(flight.where), flight.attempt.id)
+        flight.where = None
+
     def add(self, flight: Flight) -> None:
         """Take an attempt in, in the phase that it says; one already known is left as it is."""
         attempt = flight.attempt
@@ -156,6 +179,8 @@ class Inflight:
         self._flights[attempt.id] = flight
         self._by_key[flight.key].add(attempt.id)
         self._by_workload[attempt.workload_id].add(attempt.id)
+        if flight.where:
+            self.place(flight, flight.where)
         self._counts[flight.destination][flight.phase] += 1
         flight.ticket = next(self._tickets)
         self._push_pending(flight)
@@ -169,6 +194,7 @@ class Inflight:
             return
         self._counts[flight.destination][flight.phase] -= 1
         _discard(self._by_key, flight.key, attempt.id)
+        self._displace(flight)
         _discard(self._by_workload, attempt.workload_id, attempt.id)
         if not any(other.may_live for other in self.others_of(flight)):
             for waiting_id in self._blocked.pop(attempt.workload_id, ()):
@@ -208,6 +234,8 @@ class Inflight:
         flight.refusals = 0
         flight.looked_up = False
         flight.resources = None
+        flight.worker_leaves = False
+        self._displace(flight)
         self.back_off(flight, until_s)
 
     def wake(self, destination: Destination, reasons: Collection[Reason]) -> None:

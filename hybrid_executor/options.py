@@ -84,6 +84,17 @@ A relative path is relative to AIRFLOW_HOME. Read at start.
 """,
     ),
     Option(
+        name="workers_namespace",
+        type="string",
+        default="",
+        example="airflow",
+        description="""\
+The namespace of the pods of the pools' workers, where that is not the one of ``[kubernetes_executor]``. Where
+there are pools, the executor watches these pods (those with the labels ``hybrid-executor/pool`` and
+``hybrid-executor/deployment``), says at once which tasks a lost one had, and keeps their deletion cost.
+""",
+    ),
+    Option(
         name="celery_parallelism",
         type="integer",
         default="0",

@@ -17,6 +17,7 @@ from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Diagnosis, Observation
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Outcome, Stage, SubmissionRecord
+from hybrid_executor.model.worker import WorkerPod
 
 
 class Clock(Protocol):
@@ -100,6 +101,23 @@ class Backend(Protocol):
         """
 
 
+class Workers(Protocol):
+    """The pods of Celery workers, where they are pods. No method blocks or raises."""
+
+    @property
+    def pods(self) -> Mapping[str, WorkerPod] | None:
+        """Those that are there, by name; None until that is known."""
+
+    def poll(self) -> list[WorkerPod]:
+        """Those that came, changed or went since the last time, in order; does no I/O."""
+
+    def mark(self, costs: Mapping[str, int]) -> None:
+        """Have these pods cost so much: a ReplicaSet that shrinks ends the cheapest first.
+
+        What can't be done is not done, and ``pods`` shows it.
+        """
+
+
 class Ledger(Protocol):
     """Knows where every submission is and how it ended. Raises ``LedgerUnavailable`` only."""
 
@@ -129,6 +147,12 @@ class Ledger(Protocol):
 
     def open_of(self, owner: str, after: SubmissionRecord | None, limit: int) -> list[SubmissionRecord]:
         """Open rows of one scheduler, oldest first, from the one that follows ``after`` on."""
+
+    def celery_loads(self) -> Sequence[tuple[str, str | None, int]]:
+        """Queue, worker (None: not started) and how many open Celery submissions; one query.
+
+        Without those whose worker leaves.
+        """
 
     def stages_of(self, owner: str) -> Mapping[str, tuple[int, Stage]]:
         """Every attempt that is open with this scheduler: its newest open submission; one query."""

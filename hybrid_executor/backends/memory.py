@@ -23,6 +23,7 @@ class Run:
     submission: Submission
     owner: str
     started: bool = False
+    where: str = "memory"
     how: How | None = None
     diagnosis: Diagnosis | None = None
     resources: Resources | None = None
@@ -47,11 +48,11 @@ class MemoryWorld:
     foreign: dict[str, Run] = field(default_factory=dict)
     listeners: list["MemoryBackend"] = field(default_factory=list)
 
-    def start(self, submission: SubmissionId) -> None:
+    def start(self, submission: SubmissionId, where: str = "memory") -> None:
         """Start the process of a submission that waits."""
         run = self.runs[submission]
         if not run.started and run.how is None and not run.lacks_payload:
-            run.started, run.starts = True, run.starts + 1
+            run.started, run.starts, run.where = True, run.starts + 1, where
             self._tell(run)
 
     def end(
@@ -217,5 +218,5 @@ def _state_of(run: Run) -> Observation:
     if run.how is not None:
         return Ended(submission, run.how, run.diagnosis, resources=run.resources)
     if run.started:
-        return Started(submission, where="memory")
+        return Started(submission, where=run.where)
     return Waiting(submission, Reason.POD_PENDING, "not started yet")

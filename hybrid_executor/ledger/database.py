@@ -110,6 +110,11 @@ class DatabaseLedger:
         rows = self._run(lambda connection: connection.execute(queries.stages_of(owner)).all())
         return {attempt_id: (number, Stage(stage)) for attempt_id, number, stage in rows}
 
+    def celery_loads(self) -> Sequence[tuple[str, str | None, int]]:
+        """Queue, worker (None: not started) and how many open Celery submissions."""
+        rows = self._run(lambda connection: connection.execute(queries.celery_loads()).all())
+        return [(queue, worker, count) for queue, worker, count in rows]
+
     def _read(self, query: Select[Any]) -> list[SubmissionRecord]:
         rows = self._run(lambda connection: connection.execute(query).mappings().all())
         return [readable(row) for row in rows]

@@ -6,13 +6,14 @@ handed any other connection, ``insert`` writes at once, since it cannot see
 that connection roll back.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from hybrid_executor.ledger.rows import apply, folded, in_a_row
-from hybrid_executor.model.attempt import SubmissionId, TaskAddress
+from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress
 from hybrid_executor.model.errors import LedgerUnavailable
 from hybrid_executor.model.record import Change, Outcome, Stage, SubmissionRecord
 
@@ -100,6 +101,18 @@ class MemoryLedger:
             for record in self.records
             if record.ended_at is None and record.scheduler_job == owner
         }
+
+    def celery_loads(self) -> Sequence[tuple[str, str | None, int]]:
+        """Queue, worker (None: not started) and how many open Celery submissions."""
+        self._reach()
+        counted = Counter(
+            (record.queue, record.where)
+            for record in self._rows.values()
+            if record.ended_at is None
+            and record.backend is BackendName.CELERY
+            and record.worker_leaves_at is None
+        )
+        return [(queue, worker, count) for (queue, worker), count in counted.items()]
 
     def _reach(self) -> None:
         if self.away:

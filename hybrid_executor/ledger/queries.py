@@ -143,6 +143,15 @@ def places() -> Select[Any]:
     )
 
 
+def celery_loads() -> Select[Any]:
+    """How many submissions of which queue are where on Celery workers that are to stay, or not started."""
+    return (
+        select(_c.queue, _c.ran_on, func.count().label("count"))
+        .where(_c.ended_at.is_(None), _c.backend == BackendName.CELERY.value, _c.worker_leaves_at.is_(None))
+        .group_by(_c.queue, _c.ran_on)
+    )
+
+
 def owners() -> Select[Any]:
     """How many open submissions which scheduler answers for."""
     return (

@@ -46,6 +46,7 @@ def kubernetes_config(read: Reader) -> KubernetesConfig:
             )
         ),
         fatal_wait_s=read.seconds(SECTION, "fatal_wait_s", float(default("fatal_wait_s"))),
+        workers_namespace=_workers_namespace(read),
         cluster_view=read.boolean(SECTION, "cluster_view", False),
         delete_worker_pods=read.boolean(KUBERNETES, "delete_worker_pods", True),
         delete_worker_pods_on_failure=read.boolean(KUBERNETES, "delete_worker_pods_on_failure", False),
@@ -64,6 +65,13 @@ def kubernetes_config(read: Reader) -> KubernetesConfig:
         tcp_keepalive_count=read.integer(KUBERNETES, "tcp_keep_cnt", 6, least=1),
         running_pod_log_lines=read.integer(KUBERNETES, "running_pod_log_lines", 100, least=1),
     )
+
+
+def _workers_namespace(read: Reader) -> str | None:
+    """Only pools have workers whose pods are known."""
+    if not read.text(SECTION, "pools_file"):
+        return None
+    return read.text(SECTION, "workers_namespace") or read.text(KUBERNETES, "namespace", "default")
 
 
 def deployment(read: Reader) -> str:

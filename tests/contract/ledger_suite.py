@@ -289,6 +289,25 @@ class LedgerSuite:
         }
         assert ledger.stages_of("nobody") == {}
 
+    # --- celery_loads ----------------------------------------------------------------
+
+    def test_celery_work_is_counted_by_queue_and_worker_without_what_leaves(self, ledger: Ledger) -> None:
+        celery, queue = BackendName.CELERY, "light"
+        there = {"backend": celery, "queue": queue, "started_at": START, "where": "celery@light-1"}
+        ledger.record(
+            [
+                a_record(backend=celery, queue=queue),
+                *(a_record(**there) for _ in range(2)),
+                a_record(**there, worker_leaves_at=START),
+                a_record(**there, ended_at=START, outcome=Outcome.SUCCEEDED),
+                a_record(backend=BackendName.KUBERNETES, queue=queue),
+                a_record(backend=celery, queue="heavy"),
+            ],
+            [],
+        )
+        expected = {("light", None, 1), ("light", "celery@light-1", 2), ("heavy", None, 1)}
+        assert set(ledger.celery_loads()) == expected
+
     # --- insert ------------------------------------------------------------------
 
     def test_an_inserted_row_is_there_after_the_commit(self, harness: Harness) -> None:

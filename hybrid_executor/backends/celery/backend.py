@@ -15,12 +15,12 @@ from typing import Any
 from hybrid_executor.backends.celery.app import provider_app
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.celery.lookup import Why
-from hybrid_executor.backends.celery.observer import LookUp, Observer
+from hybrid_executor.backends.celery.observer import Forget, LookUp, Observer
 from hybrid_executor.backends.celery.sender import Sender
 from hybrid_executor.backends.celery.workers import WorkerWatch
 from hybrid_executor.meter import IDLE_WORKERS, Meter
 from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId
-from hybrid_executor.model.observation import Observation, Waiting
+from hybrid_executor.model.observation import Observation, Started, Waiting
 
 
 class CeleryBackend:
@@ -144,7 +144,10 @@ class CeleryBackend:
     def release(self, ids: Collection[SubmissionId]) -> None:
         """See ``ports.Backend``: results expire by themselves (``result_expires``)."""
         for submission in ids:
-            self._last.pop(submission, None)
+            last = self._last.pop(submission, None)
+            if self._observer and isinstance(last, Started):
+                # It ended without a result, with its worker: nothing more will be heard of it.
+                self._observer.tell(Forget(submission))
 
     def log(self, attempt_id: str, cluster: str = "") -> list[str] | None:  # noqa: ARG002
         """See ``ports.Backend``: workers serve their own logs, which Airflow reads itself."""

@@ -48,7 +48,14 @@ class LookUp:
     queue: str | None = None
 
 
-Order = Follow | LookUp
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """It is over, as somebody else has found out."""
+
+    submission: SubmissionId
+
+
+Order = Follow | LookUp | Forget
 
 
 class Observer:
@@ -177,6 +184,9 @@ class Observer:
                     self._queue_of[submission] = name
                 self._watch(submission)
                 self._look_up(submission, why)
+            case Forget(submission=submission):
+                self._lookup.drop(submission)
+                self._leave(submission)
 
     def _watch(self, submission: SubmissionId) -> None:
         self._followed[celery_task_id(submission)] = submission
@@ -198,9 +208,12 @@ class Observer:
                 seen = Ended(submission, How.CANCELLED, seen.diagnosis or WITHDRAWN)
             self._lookup.drop(submission)
         if isinstance(seen, Ended) or (isinstance(seen, Waiting) and seen.retry_after_s is not None):
-            self._followed.pop(celery_task_id(submission), None)
-            self._queue_of.pop(submission, None)
-            self._started.discard(submission)
-            self._push.leave(celery_task_id(submission))
-            self._results.forget(celery_task_id(submission))
+            self._leave(submission)
         self._tell_backend(seen)
+
+    def _leave(self, submission: SubmissionId) -> None:
+        self._followed.pop(celery_task_id(submission), None)
+        self._queue_of.pop(submission, None)
+        self._started.discard(submission)
+        self._push.leave(celery_task_id(submission))
+        self._results.forget(celery_task_id(submission))

@@ -18,6 +18,7 @@ from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.creation import MakePod
 from hybrid_executor.backends.kubernetes.loop import LoopThread
 from hybrid_executor.backends.kubernetes.podlog import read_log
+from hybrid_executor.backends.kubernetes.poolpods import PoolPods
 from hybrid_executor.backends.kubernetes.session import Session
 from hybrid_executor.backends.kubernetes.times import PodTimes
 from hybrid_executor.meter import WATCH_AGE, Meter, Tags
@@ -25,6 +26,7 @@ from hybrid_executor.model.attempt import BackendName, Destination, Submission, 
 from hybrid_executor.model.observation import Accepted, Ended, Observation, Rejected, Started, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.naming import shown_cluster
+from hybrid_executor.ports import Workers
 
 log = logging.getLogger("hybrid_executor.kubernetes")
 
@@ -55,6 +57,14 @@ class KubernetesBackend:
         self._heard: deque[Observation] = deque()
         self._loop = LoopThread(THREAD_NAME)
         self._clusters: Clusters | None = None
+        self._pool_pods = (
+            PoolPods(config.workers_namespace, self._loop.hand_over) if config.workers_namespace else None
+        )
+
+    @property
+    def workers(self) -> Workers | None:
+        """The pods of Celery workers, which the home cluster has; None where none are looked for."""
+        return self._pool_pods
 
     @property
     def troubles(self) -> Mapping[str, str | None]:
@@ -127,7 +137,8 @@ class KubernetesBackend:
         def say(observation: Observation) -> None:
             self._say(observation, config.cluster)
 
-        return Session(config, self._make_pod, self.owner, say, self._meter)
+        pool_pods = None if config.cluster else self._pool_pods
+        return Session(config, self._make_pod, self.owner, say, self._meter, pool_pods=pool_pods)
 
     def _watch_ages(self) -> dict[Tags, float]:
         clusters, now_s = self._clusters, time.monotonic()

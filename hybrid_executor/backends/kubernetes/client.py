@@ -85,6 +85,11 @@ class PodApi:
         body = {"metadata": {"labels": dict(labels)}}
         return await self._json("PATCH", pods_path(namespace, name), body=body, content_type=MERGE_PATCH)
 
+    async def annotate(self, namespace: str, name: str, annotations: Mapping[str, str]) -> None:
+        """Set annotations."""
+        body = {"metadata": {"annotations": dict(annotations)}}
+        await self._json("PATCH", pods_path(namespace, name), body=body, content_type=MERGE_PATCH)
+
     async def retire(self, namespace: str, name: str, labels: Mapping[str, str], *, stop: bool) -> None:
         """Set labels on a pod that is kept; ``stop`` lets its node end what still runs in it."""
         body: dict[str, Any] = {"metadata": {"labels": dict(labels)}}

@@ -102,6 +102,8 @@ class KubernetesConfig:
     tcp_keepalive_interval_s: int = 30
     tcp_keepalive_count: int = 6
     running_pod_log_lines: int = 100
+    #: Where the pods of Celery workers are; None watches none.
+    workers_namespace: str | None = None
     #: Whether nodes and pods of the whole cluster may be read, to say what a pod waits for.
     cluster_view: bool = False
     room: RoomTiming = RoomTiming()

@@ -8,12 +8,14 @@ It knows nothing of other clusters: ``clusters`` chooses among sessions.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from hybrid_executor.backends.kubernetes.book import Book, Known, Order, watch_selector
 from hybrid_executor.backends.kubernetes.client import PodApi
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.creation import Creation, MakePod
+from hybrid_executor.backends.kubernetes.poolpods import PoolPods, pool_selector
 from hybrid_executor.backends.kubernetes.room import Both, Room
 from hybrid_executor.backends.kubernetes.upkeep import Upkeep
 from hybrid_executor.backends.kubernetes.watch import Reflector, Sink
@@ -38,7 +40,10 @@ class Session:
         owner: str,
         say: Callable[[Observation], None],
         meter: Meter,
+        *,
+        pool_pods: PoolPods | None = None,
     ) -> None:
+        """``pool_pods`` is told of the pods of Celery workers, and has its patches sent."""
         self._config = config
         self.api = PodApi(config, meter)
         self.room = Room(self.api, config.room, say, is_known=lambda submission: submission in self.book)
@@ -55,6 +60,7 @@ class Session:
         self.creation = Creation(
             self.api, self.book, config, owner, make_pod=make_pod, say=say, cancel_unknown=self.upkeep.cancel
         )
+        self._pool_pods = pool_pods
         selector = watch_selector(owner, config)
         self.reflectors = [
             Reflector(self.api, scope, selector, self._sink(), config.watch) for scope in config.watched
@@ -89,7 +95,13 @@ class Session:
             self.upkeep.run,
             self._condemn,
             *([self.room.run] if self._config.cluster_view else []),
+            *(self._works_on_workers(self._pool_pods) if self._pool_pods else []),
         ]
+
+    def _works_on_workers(self, pods: PoolPods) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        selector = pool_selector(self._config)
+        reflector = Reflector(self.api, pods.namespace, selector, pods, self._config.watch)
+        return [reflector.run, partial(pods.patch, self.api)]
 
     def _sink(self) -> Sink:
         return Both(self.book, self.room) if self._config.cluster_view else self.book
