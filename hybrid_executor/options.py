@@ -157,6 +157,18 @@ which. It goes on waiting either way. Nothing is read while no pod waits for a n
 """,
     ),
     Option(
+        name="longest_task_s",
+        type="integer",
+        default="86400",
+        description="""\
+The longest that a task may run on a Celery worker, in seconds. A broker without acknowledgements of its
+own (Redis, SQS) delivers a message again that no worker has acknowledged for so long, and a result is kept
+for a day longer. To be the same for schedulers and workers; workers heed it where their settings are
+``hybrid_executor.worker.celery_settings.CELERY_CONFIG``. ``[celery_broker_transport_options]
+visibility_timeout`` goes before it.
+""",
+    ),
+    Option(
         name="token_life_s",
         type="integer",
         default=None,
@@ -164,7 +176,7 @@ which. It goes on waiting either way. Nothing is read while no pod waits for a n
         description="""\
 Seconds for which the token that starts a task is valid after it was sent. It has to outlast the
 longest wait in a Celery queue. Not set: the broker's visibility timeout
-(``[celery_broker_transport_options] visibility_timeout``), or 86400 without one.
+(``[celery_broker_transport_options] visibility_timeout``), or ``longest_task_s`` without one.
 """,
     ),
     Option(

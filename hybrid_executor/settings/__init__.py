@@ -10,5 +10,6 @@ from hybrid_executor.settings.live import load_live
 from hybrid_executor.settings.load import load_settings
 from hybrid_executor.settings.routes import load_routing
 from hybrid_executor.settings.values import Settings
+from hybrid_executor.settings.worker import WorkerSettings, load_worker
 
-__all__ = ["Settings", "load_live", "load_routing", "load_settings"]
+__all__ = ["Settings", "WorkerSettings", "load_live", "load_routing", "load_settings", "load_worker"]

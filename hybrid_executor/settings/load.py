@@ -18,14 +18,13 @@ from hybrid_executor.settings.live import live_config
 from hybrid_executor.settings.pools import load_pools
 from hybrid_executor.settings.reader import Reader
 from hybrid_executor.settings.values import Settings
+from hybrid_executor.settings.worker import visibility_timeout
 
 if TYPE_CHECKING:
     from airflow.configuration import AirflowConfigParser
 
 #: The paths by which ``[core] executor`` may name this executor.
 OUR_PATHS = frozenset({"hybrid_executor.HybridExecutor", "hybrid_executor.executor.HybridExecutor"})
-#: As in the Celery provider, where the broker has a visibility timeout at all.
-VISIBILITY_TIMEOUT_S = 86400
 #: The Celery provider's default of ``[celery_kubernetes_executor] kubernetes_queue``.
 AIRFLOW2_QUEUE = "kubernetes"
 
@@ -109,9 +108,7 @@ def _backoff(read: Reader) -> tuple[float, float]:
 
 
 def _token_life(read: Reader) -> int:
-    section = "celery_broker_transport_options"
-    visibility_timeout_s = read.integer(section, "visibility_timeout", VISIBILITY_TIMEOUT_S, least=1)
-    return read.integer(SECTION, "token_life_s", visibility_timeout_s, least=60)
+    return read.integer(SECTION, "token_life_s", visibility_timeout(read), least=60)
 
 
 def _metrics_are_tagged(read: Reader) -> bool:

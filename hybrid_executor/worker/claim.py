@@ -13,7 +13,7 @@ own fence is there in any case. A worker that dies between its claim and its
 first word to Airflow leaves a message that nobody starts any more, which the
 executor finds and follows by a submission of another id.
 
-Imported by the worker, where its settings name it:
+Imported by the worker where ``worker.celery_settings`` are its settings, or by
 ``[celery] extra_celery_config = {"imports": ["hybrid_executor.worker.claim"]}``.
 Pods need no claim: a pod's name is never used twice, and nobody delivers it again.
 """
@@ -23,7 +23,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from airflow.configuration import conf
 from celery import current_task
 from celery.exceptions import Ignore
 from celery.signals import worker_init
@@ -31,12 +30,10 @@ from celery.signals import worker_init
 from hybrid_executor.backends.celery.app import TASK_NAME
 from hybrid_executor.ledger.live.claims import Claims
 from hybrid_executor.model.errors import LiveUnavailable
-from hybrid_executor.settings.live import load_live
+from hybrid_executor.settings import load_live, load_worker
 
 log = logging.getLogger(__name__)
 
-#: As Celery's Redis transport has it where nothing is set: kombu.transport.redis.
-VISIBILITY_TIMEOUT_S = 3600
 #: How long after it would be delivered again a message may come for the last time.
 SPARE_S = 86_400
 
@@ -80,9 +77,7 @@ def install(sender: Any, **_: Any) -> None:
     if (config := load_live()) is None:
         log.info("messages are not claimed: the live ledger is off")
         return
-    again_s = conf.getint(
-        "celery_broker_transport_options", "visibility_timeout", fallback=VISIBILITY_TIMEOUT_S
-    )
+    again_s = load_worker().visibility_timeout_s
     task = sender.app.tasks[TASK_NAME]
     # Celery takes the task's own attribute, where it has no __call__ of its own.
     task.run = claimed(task.run, Claims(config, life_s=again_s + SPARE_S))

@@ -5,7 +5,7 @@ has no such command, and ``cancel_consumer`` with ``add_consumer`` is none: the
 queue is gone at the next reconnect. What the worker's pool runs goes on, as at
 any lost connection; the executor tells only workers that have nothing at hand.
 
-Imported by the worker, where its settings name it:
+Imported by the worker where ``worker.celery_settings`` are its settings, or by
 ``[celery] extra_celery_config = {"imports": ["hybrid_executor.worker.reconnect"]}``.
 """
 

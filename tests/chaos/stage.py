@@ -17,6 +17,13 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(QUEUED_TIMEOUT_S),
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "1",
     "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "64",
+    # The worker is a stock one: what is promised holds without our package in it.
+    "AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS": (
+        "airflow.providers.celery.executors.default_celery.DEFAULT_CELERY_CONFIG"
+    ),
+    "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": (
+        '{"worker_send_task_events": true, "task_send_sent_event": true, "result_backend_always_retry": true}'
+    ),
 }
 
 

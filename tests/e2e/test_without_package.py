@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_executor.standalone.stack.environment import inherited, worker_environment
+from hybrid_executor.standalone.stack.environment import inherited, option, worker_environment
 from hybrid_executor.standalone.stack.process import Command, Process
 from tests.e2e.examples import Run
 from tests.fixtures.stack import RunningStack, wait_until
 
+CELERY_OPTIONS = option("celery", "celery_config_options")
 DAG = Path(__file__).with_name("stock_dag.py.txt")
 
 
@@ -28,13 +29,18 @@ def stock_worker(stack: RunningStack, stock_python: Path) -> Iterator[Process]:
         name="stock-worker",
         argv=[str(stock_python), "-m", "airflow", "celery", "worker", *options, *files],
         log=stack.stack.log("stock-worker"),
-        env=inherited(os.environ, stock_python) | worker_environment(setup),
+        env=inherited(os.environ, stock_python) | stock_settings(worker_environment(setup)),
         cwd=setup.state,
     )
     worker = Process(command)
     worker.start()
     yield worker
     worker.stop()
+
+
+def stock_settings(environment: dict[str, str]) -> dict[str, str]:
+    """Without the one that names a module of the package."""
+    return {name: value for name, value in environment.items() if name != CELERY_OPTIONS}
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hybrid_executor.ledger.live.config import LiveConfig
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.errors import ConfigError
 from hybrid_executor.options import OPTIONS, SECTION
-from hybrid_executor.settings import Settings, load_routing, load_settings
+from hybrid_executor.settings import Settings, WorkerSettings, load_routing, load_settings
 from tests.fixtures.settings import Load
 
 
@@ -87,7 +87,8 @@ scheduler_health_check_threshold = 4
 def test_every_documented_option_is_a_setting_or_the_plugins() -> None:
     fields = {*Settings.__dataclass_fields__, *KubernetesConfig.__dataclass_fields__}
     live = {f"live_{name}" for name in LiveConfig.__dataclass_fields__}
-    assert {option.name for option in OPTIONS} <= fields | live | {"flower_url"}
+    worker = {*WorkerSettings.__dataclass_fields__}
+    assert {option.name for option in OPTIONS} <= fields | live | worker | {"flower_url"}
 
 
 def test_every_mistake_is_in_the_list_and_has_a_default_in_its_place(load: Load) -> None:
@@ -403,3 +404,14 @@ def test_metrics_have_tags_where_the_collector_knows_them(
 def test_the_cluster_is_looked_at_only_where_that_is_asked_for(load: Load) -> None:
     assert not load().kubernetes.cluster_view
     assert load("[hybrid_executor]\ncluster_view = True\n").kubernetes.cluster_view
+
+
+def test_a_message_is_hidden_as_long_as_the_longest_task_runs(load: Load) -> None:
+    settings = load("[hybrid_executor]\nlongest_task_s = 172800\n")
+    assert (settings.token_life_s, settings.problems) == (172800, ())
+
+
+def test_a_broker_that_delivers_long_tasks_twice_is_a_problem(load: Load) -> None:
+    options = "[celery_broker_transport_options]\nvisibility_timeout = 7200\n"
+    [problem] = load(options + "[hybrid_executor]\nlongest_task_s = 172800\n").problems
+    assert "visibility_timeout: is 7200, less than [hybrid_executor] longest_task_s (172800)" in problem

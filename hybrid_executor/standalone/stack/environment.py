@@ -16,7 +16,8 @@ from hybrid_executor.standalone.stack.ports import LOOPBACK
 EXECUTOR = "hybrid_executor.HybridExecutor"
 #: Settings of the shell that starts the stack which must not reach into it.
 FOREIGN_PREFIXES = ("AIRFLOW_", "FLOWER_", "CELERY_", "PYTHON", "KUBERNETES_")
-RESULT_TTL_S = 3600
+#: What a worker of ours does otherwise than a stock one.
+CELERY_SETTINGS = "hybrid_executor.worker.celery_settings.CELERY_CONFIG"
 #: The connection that tasks start pods of their own with.
 POD_CONNECTION = "AIRFLOW_CONN_KUBERNETES_DEFAULT"
 
@@ -119,19 +120,12 @@ def pod_environment(setup: Setup) -> dict[str, str]:
 
 def worker_environment(setup: Setup) -> dict[str, str]:
     """What a Celery worker needs, and Flower: the broker and where results go."""
-    celery = {
-        "worker_send_task_events": True,
-        "task_send_sent_event": True,
-        "result_expires": RESULT_TTL_S,
-        # Else a task that ends well while the result store is away is stored as a failure.
-        "result_backend_always_retry": True,
-    }
     return (
         task_environment(setup)
         | {
             option("celery", "broker_url"): setup.broker_url,
             option("celery", "result_backend"): setup.result_url,
-            option("celery", "extra_celery_config"): json.dumps(celery),
+            option("celery", "celery_config_options"): CELERY_SETTINGS,
             option("celery", "worker_concurrency"): str(setup.worker_slots),
         }
         | dict(setup.extra)

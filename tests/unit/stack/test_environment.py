@@ -3,6 +3,7 @@
 import json
 import subprocess
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,10 @@ def test_the_command_line_of_the_stack_takes_values_that_a_shell_would_change(tm
     assert done.stdout == f"{awkward.dsn}|one two|$3"
 
 
-def test_workers_send_the_events_that_flower_shows() -> None:
-    celery = json.loads(worker_environment(SETUP)["AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"])
-    assert celery["worker_send_task_events"] is True
-    assert celery["task_send_sent_event"] is True
+@pytest.mark.parametrize("make", [worker_environment, flower_environment, airflow_environment])
+def test_whoever_speaks_celery_has_the_settings_of_our_workers(make) -> None:
+    module, _, name = make(SETUP)["AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS"].rpartition(".")
+    assert getattr(import_module(module), name)["worker_send_task_events"] is True
 
 
 def test_tokens_are_in_secrets_wherever_pods_can_mount_them() -> None:
