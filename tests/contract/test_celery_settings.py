@@ -157,7 +157,12 @@ class Own:
             until(lambda: json.loads(client.get(key(task_id)) or "{}").get("status") == state, self.log)
 
     def wait_reconnecting(self) -> None:
-        until(lambda: "Trying to re-establish" in (self.folder / "worker.log").read_text(), self.log)
+        def reconnecting() -> bool:
+            log = (self.folder / "worker.log").read_text()
+            assert "Unrecoverable error" not in log, log[-5000:]
+            return "Trying to re-establish" in log
+
+        until(reconnecting, self.log)
 
     def log(self) -> str:
         return (self.folder / "worker.log").read_text()[-5000:]
