@@ -1,4 +1,4 @@
-"""docker-compose.yml holds to the specification, waits by conditions, and hands out no more than is needed."""
+"""docker-compose.yml holds to the specification, waits by conditions, and hands out no more than needed."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Each service of docker-compose.yml that runs our image is well, and the example DAG is green on both backends.
+"""The services of docker-compose.yml that run our image are well, and the example DAG is green on both.
 
 Without an engine: each command is a process of this machine, with the wheel that
 the image's build makes, the environment of the image and of the service, and the
