@@ -13,10 +13,14 @@ import yaml
 from airflow.models.taskinstance import TaskInstance
 
 from hybrid_executor.ledger.database import DatabaseLedger
+from hybrid_executor.ledger.live.config import LiveConfig
+from hybrid_executor.ledger.live.store import LiveStore, item_change, item_new
 from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
 from hybrid_executor.routing import Pool, RoutingTable
 from hybrid_executor.scaling import demand_of, trigger_query
+from hybrid_executor.standalone.stack.ports import LOOPBACK
+from hybrid_executor.standalone.stack.valkey import ValkeyServer
 from tests.cluster.keda import Keda
 from tests.cluster.plane import ControlPlane
 from tests.cluster.test_keda import moves
@@ -98,12 +102,17 @@ def _record(number: int, values: dict[str, Any]) -> SubmissionRecord:
     )
 
 
+def blocks(beginning: str) -> list[dict[str, Any]]:
+    """The guide's YAML that begins so."""
+    pattern = rf"^```yaml\n({beginning}.*?)^```"
+    found = re.findall(pattern, GUIDE.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [one for block in found for one in yaml.safe_load_all(block)]
+
+
 def objects(dsn: str, namespace: str) -> list[dict[str, Any]]:
     """The guide's own, with its waits cut short: a test has no two minutes."""
-    blocks = re.findall(r"^```yaml\n(apiVersion.*?)^```", GUIDE.read_text(), flags=re.DOTALL | re.MULTILINE)
-    found = [one for block in blocks for one in yaml.safe_load_all(block)]
-    by_kind = {one["kind"]: one for one in found}
-    for one in found:
+    by_kind = {one["kind"]: one for one in blocks("apiVersion")}
+    for one in by_kind.values():
         one["metadata"]["namespace"] = namespace
     connection = dsn.replace("postgresql+psycopg2", "postgresql")
     # As behind a PgBouncer.
@@ -119,6 +128,19 @@ def objects(dsn: str, namespace: str) -> list[dict[str, Any]]:
         behavior[direction] |= {"stabilizationWindowSeconds": 0, "policies": [policy]}
     order = ("Secret", "TriggerAuthentication", "ScaledObject")
     return [by_kind[kind] for kind in order]
+
+
+def objects_for_redis(valkey: ValkeyServer, namespace: str) -> list[dict[str, Any]]:
+    """The same, with what the guide changes where Redis is asked."""
+    secret, authentication, scaled = objects("", namespace)
+    secret["stringData"] = {"password": valkey.password}
+    authentication["spec"]["secretTargetRef"][0] |= {"parameter": "password", "key": "password"}
+    [changed] = blocks("spec:")
+    scaled["spec"]["advanced"] |= changed["spec"].pop("advanced")
+    scaled["spec"] |= changed["spec"]
+    for trigger in scaled["spec"]["triggers"]:
+        trigger["metadata"]["address"] = f"{LOOPBACK}:{valkey.port}"
+    return [secret, authentication, scaled]
 
 
 @pytest.fixture
@@ -180,3 +202,28 @@ def test_workers_stay_while_the_database_gives_no_answer(
         connection.execute(sa.text("ALTER TABLE away RENAME TO hybrid_submission"))
     work.set(0)
     moves(plane, pool, 0, keda)
+
+
+def test_redis_gives_the_sum_of_the_queues_of_a_pool_and_the_last_worker_stays(
+    plane: ControlPlane, keda: Keda, namespace: str, valkey: ValkeyServer, valkey_url: str
+) -> None:
+    here = f"--namespace={namespace}"
+    plane.kubectl("create", "deployment", "light", "--image=any", "--replicas=0", here)
+    wanted = objects_for_redis(valkey, namespace)
+    for trigger in wanted[-1]["spec"]["triggers"]:
+        trigger["metadata"]["databaseIndex"] = valkey_url.rpartition("/")[2]
+    plane.apply(*wanted)
+    pool = f"/apis/apps/v1/namespaces/{namespace}/deployments/light"
+    records = [_record(number, {"queue": "light" if number % 3 else "default"}) for number in range(33)]
+    store = LiveStore(LiveConfig(url=valkey_url, prefix="airflow"), "1")
+    try:
+        moves(plane, pool, 1, keda)
+        assert store.write("1", None, [item_new(record) for record in records], anew=True) == []
+        moves(plane, pool, 3, keda)
+        ends = [Change(id=one.id, ended_at=_now(), outcome=Outcome.SUCCEEDED) for one in records]
+        assert store.write("2", "1", [item_change(end) for end in ends[:1]]) == []
+        moves(plane, pool, 2, keda)
+        assert store.write("3", "2", [item_change(end) for end in ends[1:]]) == []
+        moves(plane, pool, 1, keda)
+    finally:
+        plane.kubectl("delete", "scaledobject", "light", here, "--timeout=30s")
