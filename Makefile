@@ -1,6 +1,6 @@
 # One command each; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster test-mariadb scale-in chaos cluster cluster-down keda check fmt mutants lock clean
+.PHONY: help install demo test test-chart test-cluster test-mariadb scale-in chaos cluster cluster-down keda check fmt mutants lock clean
 BIN := .venv/bin
 WORKERS ?= auto
 # Kills of a scheduler at a step of a task's way, and kills of one in a whole stack.
@@ -21,7 +21,7 @@ demo: install ## everything up, the example DAGs run, until Ctrl-C (ONCE=1: unti
 	  $(if $(filter command,$(firstword $(origin KUBECONFIG))),--kubeconfig '$(KUBECONFIG)')
 
 test: install ## the test suite
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos --ignore tests/cluster --ignore tests/scale_in $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos --ignore tests/chart --ignore tests/cluster --ignore tests/scale_in $(ARGS)
 
 test-cluster: install ## the tests on a real Kubernetes and KEDA, built from Go modules at the first run (KUBECONFIG=file: the contract there; KILLS=all)
 ifeq ($(KUBECONFIG),)
@@ -42,6 +42,10 @@ keda: install ## KEDA on the cluster that is up
 
 cluster-down: ## end it, and leave nothing
 	@test ! -d .cluster || $(BIN)/python -m tests.cluster down
+
+test-chart: install ## the chart, rendered by a real helm
+	@$(BIN)/python -m tests.fixtures.helm
+	@$(BIN)/python -m pytest -q -n $(WORKERS) tests/chart $(ARGS)
 
 test-mariadb: install ## the ledger's tests on a real MariaDB, which root gets installed if it is missing
 	@$(BIN)/python -m tests.fixtures.mariadb

@@ -1,4 +1,4 @@
-"""Writes the autoscaler's query into the chart: ``.venv/bin/python helm/generate_scaling.py``."""  # noqa: INP001
+"""Writes the autoscaler's query into the chart: ``.venv/bin/python helm/generate_scaling.py``."""
 
 from pathlib import Path
 

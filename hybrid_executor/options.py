@@ -51,6 +51,18 @@ names goes to Celery. Replaces ``[celery_kubernetes_executor] kubernetes_queue``
 """,
     ),
     Option(
+        name="deployment",
+        type="string",
+        default="",
+        example="airflow.production",
+        description="""\
+What tells this Airflow's pods from those of another one in the same namespace: the label
+``hybrid-executor/deployment`` of task pods and of pools' pods. Not set: a name made of the metadata
+database's place, the same for all schedulers that reach it under one address. A change leaves pods that run
+to nobody.
+""",
+    ),
+    Option(
         name="routes_file",
         type="string",
         default="",

@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.fixtures.servers",
     "tests.fixtures.settings",
     "tests.fixtures.kube",
+    "tests.fixtures.helm",
     "tests.fixtures.mariadb",
     "tests.fixtures.live",
     "tests.fixtures.node",

@@ -5,6 +5,7 @@ Each option keeps the meaning that it has for the stock executors. Called by
 """
 
 import hashlib
+import re
 from typing import Any
 
 from sqlalchemy.engine import make_url
@@ -16,6 +17,8 @@ from hybrid_executor.options import SECTION, default
 from hybrid_executor.settings.reader import Reader
 
 KUBERNETES = "kubernetes_executor"
+#: What Kubernetes takes for the value of a label.
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 #: Options that have no place here: what sets them would expect an effect.
 _WITHOUT_EFFECT = {
     "client_factory": "the API client is made from in_cluster, config_file and cluster_context",
@@ -36,7 +39,7 @@ def kubernetes_config(read: Reader) -> KubernetesConfig:
             read.problem(KUBERNETES, option, f"is not supported and has no effect: {instead}; remove it")
     return KubernetesConfig(
         namespace=read.text(KUBERNETES, "namespace", "default"),
-        deployment=deployment(read),
+        deployment=_deployment(read),
         scopes=_scopes(read),
         fatal_waiting_reasons=frozenset(
             read.listed(
@@ -75,17 +78,32 @@ def _workers_namespace(read: Reader) -> str | None:
 
 
 def deployment(read: Reader) -> str:
-    """A name that all schedulers of one Airflow share and no other has: that of its database.
+    """A name that all schedulers of one Airflow share and no other has: as set, or that of its database.
 
     Scheduler job ids are counted per database, so in a namespace that two
     Airflows share they name two schedulers each. No secret goes into it.
     """
+    chosen = read.text(SECTION, "deployment")
+    if _LABEL_VALUE.fullmatch(chosen):
+        return chosen
     try:
         url = make_url(read.text("database", "sql_alchemy_conn"))
     except ArgumentError:
         return KubernetesConfig().deployment
     place = f"{url.host}:{url.port}/{url.database}"
     return hashlib.sha256(place.encode()).hexdigest()[:16]
+
+
+def _deployment(read: Reader) -> str:
+    chosen = read.text(SECTION, "deployment")
+    if chosen and not _LABEL_VALUE.fullmatch(chosen):
+        read.problem(
+            SECTION,
+            "deployment",
+            "must be at most 63 letters, digits, dots, hyphens and underscores, a letter or digit first and "
+            "last; a name made of the database's place is used",
+        )
+    return deployment(read)
 
 
 def _scopes(read: Reader) -> tuple[str | None, ...]:

@@ -383,6 +383,20 @@ def test_airflows_on_different_databases_have_different_names_and_no_secret_is_i
     assert "secret" not in first
 
 
+def test_an_airflow_may_be_named_in_place_of_its_database(load: Load) -> None:
+    settings = load(HYBRID_EXECUTOR__DEPLOYMENT="airflow.production")
+    assert settings.kubernetes.deployment == "airflow.production"
+    assert settings.problems == ()
+
+
+def test_a_name_that_is_no_label_is_said_once_and_not_used(load: Load) -> None:
+    settings = load(HYBRID_EXECUTOR__DEPLOYMENT="my airflow")
+    assert settings.kubernetes.deployment == load().kubernetes.deployment
+    (problem,) = settings.problems
+    assert "deployment" in problem
+    assert "a letter or digit first" in problem
+
+
 @pytest.mark.parametrize(
     ("on", "tagged"),
     [

@@ -1,0 +1,256 @@
+"""What values do, and what is refused before anything is installed."""
+
+import base64
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from hybrid_executor.routing import parse_pools, parse_routes
+from hybrid_executor.routing.clusters import parse_clusters
+from tests.chart.values import LEAST, one, pod_specs
+from tests.fixtures.helm import CHART, Helm, HelmFailed, Manifest
+
+PRODUCTION = CHART / "ci" / "production-values.yaml"
+NAMESPACES = CHART / "ci" / "namespaces-values.yaml"
+
+
+def least(**more: Any) -> dict[str, Any]:
+    """The least values, with these."""
+    return LEAST | more
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"poolz": {}}, "additional properties 'poolz' not allowed"),
+        (
+            {"pools": {"light": {"queues": ["a"], "concurency": 3}}},
+            "additional properties 'concurency' not allowed",
+        ),
+        ({"pools": {"light": {}}}, "missing property 'queues'"),
+        ({"pools": {"Light": {"queues": ["a"]}}}, "'Light' does not match pattern"),
+        ({"pools": {"light": {"queues": ["a,b"]}}}, "'a,b' does not match pattern"),
+        ({"scaling": {"by": "cron"}}, "value must be one of 'keda', 'hpa', 'none'"),
+        ({"airflow": {"executor": "CeleryExecutor"}}, "does not match pattern"),
+        ({"airflow": {"config": {"core": {"parallelism": [1]}}}}, "got array, want"),
+        ({"scheduler": {"pod": {"nodeselector": {}}}}, "additional properties 'nodeselector' not allowed"),
+        ({"database": {"secret": {"name": ""}}}, "database.secret.name: name a Secret with the URL"),
+        ({"broker": {"secret": {"name": ""}}}, "broker.secret.name: name a Secret with the URL"),
+        (
+            {"pools": {"a": {"queues": ["x", "y"]}, "b": {"queues": ["y"]}}},
+            'pools.b.queues: "y" is served by pool a too; a queue belongs to exactly one pool',
+        ),
+        (
+            {"pools": {"a": {"queues": ["x"], "minReplicas": 5, "maxReplicas": 2}}},
+            "pools.a: minReplicas is 5 and maxReplicas 2; it must not be more",
+        ),
+        (
+            {"pools": {"a": {"queues": ["x"], "gracePeriodSeconds": 30, "drainMarginSeconds": 30}}},
+            "pools.a: drainMarginSeconds is 30 and gracePeriodSeconds 30; it must be less",
+        ),
+        ({"dags": {"source": "volume"}}, "dags.claim: name the claim"),
+        ({"dags": {"source": "git"}}, "dags.git.repository: name the repository"),
+        ({"routing": {"clusters": {"east": {}}}}, "routing.clustersSecret: name the Secret"),
+        (
+            {"scaling": {"keda": {"podIdentity": "azure-workload", "secret": {"name": "x", "key": "y"}}}},
+            "scaling.keda: set podIdentity or secret.name, not both",
+        ),
+        (
+            {"embedded": {"postgresql": {"enabled": True}}, "database": {"dialect": "mysql"}},
+            "database.dialect: embedded.postgresql is a PostgreSQL",
+        ),
+        (
+            {"embedded": {"valkey": {"enabled": True}}, "secrets": {"name": "mine"}},
+            "secrets.name: embedded servers have the passwords of the Secret that the chart's Job makes",
+        ),
+        (
+            {"fullnameOverride": "a" * 40, "pools": {"a-rather-long-name": {"queues": ["x"]}}},
+            "is longer than 54 characters; shorten the pool's name or set fullnameOverride",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_a_sentence(helm: Helm, values: Any, said: str) -> None:
+    with pytest.raises(HelmFailed, match=re.escape(said)):
+        helm.text(values=LEAST | values)
+
+
+def data(objects: list[Manifest], name: str) -> dict[str, str]:
+    return dict(one(objects, "ConfigMap", name)["data"])
+
+
+def test_the_executor_reads_what_the_chart_writes(helm: Helm) -> None:
+    files = data(helm.objects(PRODUCTION), "airflow-routing")
+    pools = {pool.name: pool for pool in parse_pools(files["pools.yaml"], "pools.yaml")}
+    assert set(pools) == {"light", "it-s", "heavy"}
+    assert pools["light"].queues == ("light", "gpu-light")
+    assert (pools["light"].min_replicas, pools["light"].max_replicas, pools["light"].concurrency) == (
+        1,
+        20,
+        32,
+    )
+    routes = parse_routes(files["routes.yaml"], "/opt/airflow/hybrid/routes.yaml")
+    assert routes[1].route.pod_template_file == "/opt/airflow/hybrid/templates/training.yaml"
+
+
+def test_clusters_are_named_beside_their_kubeconfigs(helm: Helm) -> None:
+    files = data(helm.objects(NAMESPACES), "flow-routing")
+    (east,) = parse_clusters(files["clusters.yaml"], "/opt/airflow/hybrid/clusters.yaml")
+    assert east.kubeconfig == "/opt/airflow/hybrid/east.kubeconfig"
+
+
+@pytest.mark.parametrize(("by", "replicas"), [("none", 3), ("hpa", None), ("keda", None)])
+def test_a_pool_that_something_scales_has_no_replicas_of_its_own(helm: Helm, by: str, replicas: Any) -> None:
+    values = least(scaling={"by": by}, pools={"default": {"queues": ["default"], "replicas": 3}})
+    pool = one(helm.objects(values=values), "Deployment", "airflow-worker-default")
+    assert pool["spec"].get("replicas") == replicas
+
+
+def test_without_autoscaler_the_executor_is_told_the_fixed_number(helm: Helm) -> None:
+    values = least(pools={"default": {"queues": ["default"], "replicas": 3}})
+    (pool,) = parse_pools(data(helm.objects(values=values), "airflow-routing")["pools.yaml"], "pools")
+    assert (pool.min_replicas, pool.max_replicas) == (3, 3)
+
+
+def test_a_pool_taken_away_leaves_nothing(helm: Helm) -> None:
+    objects = helm.objects(values=least(pools={"default": None}, scaling={"by": "keda"}))
+    assert not [
+        each for each in objects if each["kind"] == "ScaledObject" or "-worker-" in each["metadata"]["name"]
+    ]
+    assert parse_pools(data(objects, "airflow-routing")["pools.yaml"], "pools") == ()
+
+
+def test_the_autoscaler_is_told_the_number_of_workers_exactly(helm: Helm) -> None:
+    scaled = one(helm.objects(PRODUCTION), "ScaledObject", "airflow-worker-light")["spec"]
+    assert scaled["scaleTargetRef"] == {"name": "airflow-worker-light"}
+    assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (1, 20)
+    (trigger,) = scaled["triggers"]
+    assert (trigger["metricType"], trigger["metadata"]["targetQueryValue"]) == ("AverageValue", "1")
+    behavior = scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleUp"]["tolerance"] == behavior["scaleDown"]["tolerance"] == "0"
+
+
+def test_an_outage_of_the_database_takes_no_worker_away(helm: Helm) -> None:
+    for each in helm.objects(PRODUCTION):
+        if each["kind"] == "ScaledObject":
+            assert each["spec"]["fallback"]["behavior"] == "currentReplicasIfHigher"
+            assert each["spec"]["fallback"]["replicas"] >= 1
+
+
+def test_a_pool_may_wait_longer_than_the_others(helm: Helm) -> None:
+    objects = helm.objects(PRODUCTION)
+    own, common = (
+        one(objects, "ScaledObject", f"airflow-worker-{pool}")["spec"] for pool in ("it-s", "light")
+    )
+    assert (own["cooldownPeriod"], common["cooldownPeriod"]) == (600, 120)
+
+
+def test_what_a_pool_asks_for_is_not_mixed_with_what_others_ask_for(helm: Helm) -> None:
+    """A request above a limit that comes from elsewhere is refused by Kubernetes."""
+    (worker,) = pod_specs(helm.objects(PRODUCTION))["Deployment/airflow-worker-heavy"]["spec"]["containers"]
+    assert worker["resources"] == {"requests": {"memory": "16Gi"}}
+
+
+def test_a_worker_is_known_by_its_pod_and_drains_before_it_is_told_to_end(helm: Helm) -> None:
+    pod = pod_specs(helm.objects(PRODUCTION))["Deployment/airflow-worker-heavy"]
+    (worker,) = pod["spec"]["containers"]
+    assert worker["args"][-2:] == ["--celery-hostname", "celery@$(POD_NAME)"]
+    assert pod["spec"]["terminationGracePeriodSeconds"] == 21600
+    drain = worker["lifecycle"]["preStop"]["exec"]["command"]
+    assert drain == ["python", "-m", "hybrid_executor.worker.drain", "--timeout", "21570"]
+    assert {"name": "DUMB_INIT_SETSID", "value": "0"} in worker["env"]
+    assert pod["metadata"]["labels"]["hybrid-executor/pool"] == "heavy"
+
+
+def test_load_makes_no_worker_unready(helm: Helm) -> None:
+    for name, pod in pod_specs(helm.objects(PRODUCTION)).items():
+        if "-worker-" in name:
+            assert not [key for key in pod["spec"]["containers"][0] if key.endswith("Probe")]
+
+
+def test_who_packs_nodes_leaves_what_runs_tasks(helm: Helm) -> None:
+    objects = helm.objects(PRODUCTION)
+    running = [pod for name, pod in pod_specs(objects).items() if "-worker-" in name]
+    running.append(yaml.safe_load(data(objects, "airflow-pod-templates")["task.yaml"]))
+    for pod in running:
+        annotations = pod["metadata"]["annotations"]
+        assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+        assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+
+
+def test_a_change_of_one_pool_restarts_no_other(helm: Helm) -> None:
+    def workers(**pool: Any) -> dict[str, Any]:
+        pools = {"default": {"queues": ["default"]}, "other": {"queues": ["other"], **pool}}
+        return pod_specs(helm.objects(values=least(pools=pools)))
+
+    before, after = workers(), workers(concurrency=3)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"Deployment/airflow-worker-other", "Deployment/airflow-scheduler"}
+
+
+def test_another_image_is_another_migration(helm: Helm) -> None:
+    def job(tag: str) -> str:
+        names = pod_specs(helm.objects(values=least(image={"tag": tag})))
+        (name,) = (name for name in names if name.startswith("Job/airflow-migrate-"))
+        return name
+
+    assert job("1") == job("1") != job("2")
+
+
+def test_workers_may_run_what_the_first_try_needs_without_any_right(helm: Helm) -> None:
+    bound = {
+        subject["name"]
+        for each in helm.objects(PRODUCTION)
+        if each["kind"] == "RoleBinding"
+        for subject in each["subjects"]
+    }
+    assert bound == {"airflow-scheduler", "airflow-api-server"}
+
+
+def test_rights_are_given_where_task_pods_run(helm: Helm) -> None:
+    objects = helm.objects(NAMESPACES)
+    given = {
+        (each["metadata"]["name"], each["metadata"]["namespace"])
+        for each in objects
+        if each["kind"] == "Role"
+    }
+    for namespace in ("tasks", "research", "data"):
+        assert {("flow-scheduler", namespace), ("flow-api-server", namespace)} <= given
+    assert ("flow-pod-starter", "started") in given
+    assert data(objects, "flow-config")["AIRFLOW__KUBERNETES_EXECUTOR__MULTI_NAMESPACE_MODE"] == "True"
+
+
+def test_a_users_setting_goes_before_the_charts(helm: Helm) -> None:
+    values = least(airflow={"config": {"core": {"load_examples": True, "parallelism": 64}}})
+    settings = data(helm.objects(values=values), "airflow-config")
+    assert (settings["AIRFLOW__CORE__LOAD_EXAMPLES"], settings["AIRFLOW__CORE__PARALLELISM"]) == (
+        "True",
+        "64",
+    )
+
+
+def notes(helm: Helm, values: Any) -> str:
+    options = ("--dry-run=client", "--namespace=data", "--values=-")
+    said = helm.run("install", "airflow", str(CHART), *options, stdin=json.dumps(values))
+    return said.partition("NOTES:")[2]
+
+
+def test_the_notes_say_what_to_check(helm: Helm) -> None:
+    said = notes(helm, least(pools={"default": None, "heavy": {"queues": ["heavy"]}}))
+    assert 'no pool serves the queue "default"' in said
+    assert "The log of a task is lost" in said
+    assert "airflow hybrid doctor" in said
+    assert "WARNING" not in notes(helm, least(logs={"remote": "s3://logs"}))
+
+
+def test_keys_are_made_once_and_are_keys() -> None:
+    source = (CHART / "files" / "make_secrets.py").read_text().partition("body = ")[0]
+    scope: dict[str, Any] = {}
+    arguments = "'data', 'keys', 'postgres', 'valkey', 'admin:admin,eve:viewer'"
+    exec(source.replace("sys.argv[1:]", arguments), scope)  # noqa: S102
+    first, second = scope["made"](), scope["made"]()
+    assert len(base64.urlsafe_b64decode(first["fernet-key"])) == 32
+    assert set(json.loads(first["passwords.json"])) == {"admin", "eve"}
+    assert not {first[key] for key in first} & {second[key] for key in second}
