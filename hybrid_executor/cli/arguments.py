@@ -65,6 +65,8 @@ ARG_CLUSTER = _arg(
     action="append",
     help="A cluster to look in, as the clusters file names it, or default; may be repeated (default: all)",
 )
+ARG_WORKER = _arg("worker", help="The worker's name, celery@..., or that of its pod")
+ARG_WAIT = _arg("--wait", action="store_true", help="Return when it has nothing at hand any more")
 ARG_ALL = _arg("--all", action="store_true", help="Finished pods too")
 ARG_OLDER_THAN = _arg(
     "--older-than", type=_duration, required=True, help="How long ago they ended at the least: 90m, 12h, 7d"

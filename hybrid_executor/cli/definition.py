@@ -43,7 +43,9 @@ from hybrid_executor.cli.arguments import (
     ARG_TASK_ID,
     ARG_TRY,
     ARG_TRY_NUMBER,
+    ARG_WAIT,
     ARG_WATCH,
+    ARG_WORKER,
     FILTERS,
 )
 
@@ -104,6 +106,19 @@ PODS_COMMANDS = (
             ARG_NAMESPACE,
             ARG_VERBOSE,
         ),
+    ),
+)
+
+WORKERS_COMMANDS = (
+    ActionCommand(
+        name="drain",
+        help="Have one worker take nothing more",
+        description=(
+            "Tell one Celery worker to take nothing more, not even after a reconnect, and to go on with what"
+            " it has. It takes tasks again when it is started anew."
+        ),
+        func=lazy_load_command("hybrid_executor.cli.workers.drain"),
+        args=(ARG_WORKER, ARG_WAIT, ARG_VERBOSE),
     ),
 )
 
@@ -199,6 +214,16 @@ HYBRID_COMMANDS = (
         description="Check everything that the executor needs, one line each. Fails if anything is wrong.",
         func=lazy_load_command("hybrid_executor.cli.doctor.doctor"),
         args=(ARG_JSON, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="workers",
+        help="Show the Celery workers, their load and how they stand; drain one",
+        description=(
+            "Show the Celery workers: pool, queues, how many tasks of how many, whether it is live, draining,"
+            " leaving (its pod is being deleted), silent, idle although messages wait, or gone with tasks."
+        ),
+        func=lazy_load_command("hybrid_executor.cli.workers.workers"),
+        args=(_Below(*WORKERS_COMMANDS), ARG_OUTPUT, ARG_VERBOSE),
     ),
     ActionCommand(
         name="pods",

@@ -20,6 +20,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from celery.signals import worker_ready
@@ -41,13 +42,14 @@ def begin(consumer: Any) -> int:
         log.warning("draining: takes nothing more from %s", ", ".join(names))
         queues.deselect(names)
         # From the event loop, which alone may use the connection.
-        consumer.call_soon(_cancel, consumer)
+        consumer.call_soon(_cancel, consumer, names)
     return len(reserved_requests)
 
 
-def _cancel(consumer: Any) -> None:
-    if consumer.task_consumer:
-        consumer.task_consumer.cancel()
+def _cancel(consumer: Any, names: Iterable[str]) -> None:
+    # Each by its name, so that the worker itself says that it serves none.
+    for name in names if consumer.task_consumer else ():
+        consumer.task_consumer.cancel_by_queue(name)
 
 
 @control_command()  # type: ignore[untyped-decorator]

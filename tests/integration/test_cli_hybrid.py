@@ -404,3 +404,19 @@ def test_the_doctor_says_how_to_migrate(
     assert done.returncode == 1
     assert "problem  ledger: " in done.stdout
     assert "airflow db migrate" in done.stdout
+
+
+# --- workers -------------------------------------------------------------------------------
+
+
+def test_workers_says_that_a_broker_is_away_and_shows_what_the_ledger_has(site: Site) -> None:
+    away = {"AIRFLOW__CELERY__BROKER_URL": "redis://127.0.0.1:1/0"}
+    done = site.run("hybrid", "workers", **away)
+    assert done.returncode == 1
+    assert "the broker does not answer" in done.stderr
+
+
+def test_a_worker_that_nobody_knows_can_not_be_drained(site: Site, valkey_url: str) -> None:
+    done = site.run("hybrid", "workers", "drain", "celery@nobody", AIRFLOW__CELERY__BROKER_URL=valkey_url)
+    assert done.returncode == 1
+    assert "no worker answers that is named 'celery@nobody'" in done.stderr

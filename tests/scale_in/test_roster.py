@@ -1,0 +1,41 @@
+"""Real workers, asked what they have, and told by hand to drain."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybrid_executor.backends.celery.app import TASK_NAME
+from hybrid_executor.backends.celery.config import CeleryConfig
+from hybrid_executor.backends.celery.roster import Roster
+from tests.fixtures.celery import celery_app, light_worker
+from tests.fixtures.kube import until
+
+PATIENCE_S = 40.0
+
+
+@pytest.mark.parametrize("imports", [["hybrid_executor.worker.draining"], []], ids=["ours", "stock"])
+def test_a_worker_drains_by_hand_with_our_module_or_without(
+    valkey_url: str, tmp_path: Path, imports: list[str]
+) -> None:
+    app = celery_app(valkey_url, valkey_url)
+    gate, runs = tmp_path / "gate", tmp_path / "runs"
+
+    def publish(**order: Any) -> None:
+        app.send_task(TASK_NAME, (json.dumps({"deaf": True, "runs": str(runs), **order}),), queue="default")
+
+    with light_worker(valkey_url, valkey_url, tmp_path, imports=imports):
+        publish(gate=str(gate))
+        until(runs.exists, "it does not run", PATIENCE_S)
+        roster = Roster(app, CeleryConfig())
+        [(name, member)] = roster.look().items()
+        assert (member.queues, member.at_hand, member.slots) == (("default",), 1, 4)
+        assert roster.drain(name, member)
+        until(lambda: roster.look()[name].queues == (), "it goes on taking", PATIENCE_S)
+        publish()
+        assert roster.look()[name].at_hand == 1
+        gate.touch()
+        until(lambda: roster.look()[name].at_hand == 0, "it never ends", PATIENCE_S)
+        roster.close()
+    assert len(runs.read_text().splitlines()) == 1
