@@ -1,14 +1,16 @@
 """What the chart gives the autoscaler is what the executor means: the query, byte by byte."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hybrid_executor.scaling import demand_of, trigger_query
 from hybrid_executor.settings import load_routing
 from tests.chart.values import LEAST, one
-from tests.fixtures.helm import CHART, Helm, Manifest
+from tests.fixtures.helm import CHART, ROOT, Helm, Manifest
 from tests.fixtures.settings import Load
 
 FOLDER = "/opt/airflow/hybrid"
@@ -77,3 +79,29 @@ def test_each_pool_is_asked_for_its_own_queues_alone(helm: Helm) -> None:
         (trigger,) = one(objects, "ScaledObject", f"airflow-worker-{name}")["spec"]["triggers"]
         assert inside in trigger["metadata"]["query"]
         assert outside not in trigger["metadata"]["query"]
+
+
+def test_the_charts_autoscaler_has_the_values_of_the_guide(helm: Helm) -> None:
+    guide = (ROOT / "docs" / "how-to" / "size-pools.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(apiVersion: keda.*?)^```", guide, flags=re.DOTALL | re.MULTILINE)
+    told = yaml.safe_load(block)["spec"]
+    pool = {"queues": ["default", "light"], "concurrency": 16, "minReplicas": 0, "maxReplicas": 10}
+    scaled = {
+        "scaling": {"by": "keda"},
+        "database": {"secret": {"name": "database"}},
+        "pools": {"default": None, "light": pool},
+    }
+    spec = one(helm.objects(values=LEAST | scaled), "ScaledObject", "airflow-worker-light")["spec"]
+    for made, wanted in ((spec, told), (spec["triggers"][0], told["triggers"][0])):
+        made.pop("metricType", None)
+        for name in ("scaleTargetRef", "authenticationRef", "triggers", "query"):
+            made.pop(name, None)
+            wanted.pop(name, None)
+    assert _as_text(spec) == _as_text(told)
+
+
+def _as_text(value: Any) -> Any:
+    """Numbers as text: a Quantity may be written as either."""
+    if isinstance(value, dict):
+        return {name: _as_text(inner) for name, inner in value.items()}
+    return [_as_text(inner) for inner in value] if isinstance(value, list) else str(value)

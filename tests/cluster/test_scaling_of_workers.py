@@ -38,7 +38,7 @@ with DAG("burst", schedule=None):
 
     @task(queue="default")
     def work(number):
-        time.sleep(20)
+        time.sleep(10 + 4 * number)
 
     work.expand(number=list(range({TASKS})))
 """
