@@ -1,6 +1,6 @@
 # One command each; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-chart test-cluster test-mariadb scale-in chaos cluster cluster-down keda check fmt mutants lock clean
+.PHONY: help install demo test test-chart test-cluster test-mariadb scale-in chaos cluster cluster-down keda docs check fmt mutants lock clean
 BIN := .venv/bin
 WORKERS ?= auto
 # Kills of a scheduler at a step of a task's way, and kills of one in a whole stack.
@@ -21,7 +21,7 @@ demo: install ## everything up, the example DAGs run, until Ctrl-C (ONCE=1: unti
 	  $(if $(filter command,$(firstword $(origin KUBECONFIG))),--kubeconfig '$(KUBECONFIG)')
 
 test: install ## the test suite
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos --ignore tests/chart --ignore tests/cluster --ignore tests/scale_in $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos --ignore tests/chart --ignore tests/cluster --ignore tests/image --ignore tests/scale_in $(ARGS)
 
 test-cluster: install ## the tests on a real Kubernetes and KEDA, built from Go modules at the first run (KUBECONFIG=file: the contract there; KILLS=all)
 ifeq ($(KUBECONFIG),)
@@ -47,6 +47,9 @@ test-chart: install ## the chart, rendered by a real helm
 	@$(BIN)/python -m tests.fixtures.helm
 	@$(BIN)/python -m pytest -q -n $(WORKERS) tests/chart $(ARGS)
 
+test-image: install ## the image and the compose file without an engine: their commands, as processes
+	@$(BIN)/python -m pytest -v -n 2 --dist loadgroup tests/image $(ARGS)
+
 test-mariadb: install ## the ledger's tests on a real MariaDB, which root gets installed if it is missing
 	@$(BIN)/python -m tests.fixtures.mariadb
 	@$(BIN)/python -m pytest -q -m mariadb tests/contract/test_ledger.py tests/integration $(ARGS)
@@ -56,6 +59,9 @@ scale-in: install ## workers run dry and are ended, real ones: SCALE_INS of them
 
 chaos: install ## a scheduler killed at SEEDS steps, and SCHEDULERS times in a whole stack; outages (SEED=n: from this one)
 	@CHAOS_STEPS=$(SEEDS) CHAOS_SEEDS=$(SCHEDULERS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests/chaos $(ARGS)
+
+docs: install ## the documentation as a site, in docs/_build; a warning is an error
+	@$(BIN)/sphinx-build -q --fail-on-warning --keep-going docs docs/_build
 
 check: install ## style, types, layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - docs is no package
 """Writes the pages of docs/reference that code knows better than people.
 
 ``configuration.md`` from the provider metadata, which is what Airflow reads,

@@ -30,7 +30,12 @@ from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CON
 from hybrid_executor.settings import WorkerSettings, load_worker
 
 #: What a worker of ours can besides, each for a reason that stands in its module.
-IMPORTS = ("hybrid_executor.worker.reconnect", "hybrid_executor.worker.claim")
+IMPORTS = (
+    "hybrid_executor.worker.reconnect",
+    "hybrid_executor.worker.claim",
+    "hybrid_executor.worker.draining",
+    "hybrid_executor.worker.withholding",
+)
 #: For how long a result outlives the longest task: a day in which no scheduler lives. Celery's own default.
 UNREAD_S = 86400
 

@@ -116,6 +116,9 @@ def wait(met: Callable[[], bool], deadline_s: float, otherwise: Callable[[], obj
 def up(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("compose")
     postgres, valkey = PostgresServer(folder / "postgres"), ValkeyServer(folder / "valkey")
+    # Which ports they have is known from then on.
+    postgres.start()
+    valkey.start()
     names = ["api", "health", "flower", "kubernetes", *(f"logs {name}" for name in SERVICES)]
     ports: dict[str, int] = {}
     for name in names:
@@ -135,8 +138,6 @@ def up(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     running = Up(built, Place(folder, words), ports, sa.create_engine(postgres.dsn))
     shutil.copytree(ROOT / "dags", folder / "dags")
     pod_template(running)
-    postgres.start()
-    valkey.start()
     try:
         bring_up(running)
         yield running
