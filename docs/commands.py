@@ -1,7 +1,7 @@
 """The commands that the pages tell people to run, and what is known of each: pure, over the text of a page.
 
-A fence whose language is ``sh`` says behind it either which test runs its
-commands, ``sh test=tests/e2e/test_commands.py``, or that none does and why,
+A fence whose language is ``sh`` or ``console`` says behind it which test runs
+its commands, ``sh test=tests/e2e/test_commands.py``, or that none does and why,
 ``sh not-run=needs-an-engine``. Commands stand in indented blocks too, which have
 no room for such a word; those of programs of ours are read there as well, so
 that a test can ask the programs about them. ``tests/unit/test_docs_commands.py``
@@ -13,9 +13,10 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_FENCE = re.compile(r"^([ ]*)```sh\b([^\n]*)\n(.*?)^\1```", flags=re.DOTALL | re.MULTILINE)
-_INDENTED = re.compile(r"^ {4}(?:\$ )?((?:airflow hybrid|make|hybrid-executor) [^\n]+)$", flags=re.MULTILINE)
-_OURS = re.compile(r"^\s*(?:\S*/)?((?:airflow hybrid|make|hybrid-executor) [^\n]+)$", flags=re.MULTILINE)
+_FENCE = re.compile(r"^([ ]*)```(?:sh|console)\b([^\n]*)\n(.*?)^\1```", flags=re.DOTALL | re.MULTILINE)
+_PROGRAMS = r"((?:airflow hybrid|make|hybrid-executor) [^\n]+)$"
+_INDENTED = re.compile(rf"^ {{4}}(?:\$ )?{_PROGRAMS}", flags=re.MULTILINE)
+_OURS = re.compile(rf"^\s*(?:\$ )?(?:\S*/)?{_PROGRAMS}", flags=re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
