@@ -15,6 +15,7 @@ from airflow.models.taskinstance import TaskInstance
 from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.ledger.live.config import LiveConfig
 from hybrid_executor.ledger.live.store import LiveStore, item_change, item_new
+from hybrid_executor.ledger.tables import metadata
 from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
 from hybrid_executor.routing import Pool, RoutingTable
@@ -28,6 +29,13 @@ from tests.fixtures.kube import until
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "size-pools.md"
 OURS = "hybrid_executor.HybridExecutor"
+#: Those of Airflow's table that the query reads.
+TASK_COLUMNS = {
+    "state": sa.String(20),
+    "queue": sa.String(256),
+    "executor": sa.String(1000),
+    "external_executor_id": sa.Text(),
+}
 POOL = Pool(name="light", queues=("default", "light"), concurrency=16)
 
 
@@ -225,5 +233,38 @@ def test_redis_gives_the_sum_of_the_queues_of_a_pool_and_the_last_worker_stays(
         moves(plane, pool, 2, keda)
         assert store.write("3", "2", [item_change(end) for end in ends[1:]]) == []
         moves(plane, pool, 1, keda)
+    finally:
+        plane.kubectl("delete", "scaledobject", "light", here, "--timeout=30s")
+
+
+@pytest.mark.mariadb
+def test_mysqls_trigger_and_connection_are_as_the_guide_says(
+    plane: ControlPlane, keda: Keda, namespace: str, mariadb_url: str
+) -> None:
+    """``make test-cluster ARGS="-m mariadb"``, where ``make test-mariadb`` has run."""
+    engine = sa.create_engine(mariadb_url, poolclass=sa.NullPool)
+    metadata.create_all(engine)
+    columns = [sa.Column(name, kind) for name, kind in TASK_COLUMNS.items()]
+    sa.Table("task_instance", sa.MetaData(), *columns).create(engine)
+    url = engine.url
+    secret, authentication, scaled = objects("", namespace)
+    secret["stringData"]["connection"] = (
+        f"{url.username}:{url.password}@tcp({url.host}:{url.port})/{url.database}"
+    )
+    authentication["spec"]["secretTargetRef"][0]["parameter"] = "connectionString"
+    query = trigger_query("mysql", demand_of(POOL, RoutingTable(), (OURS,), OURS))
+    scaled["spec"]["triggers"][0] |= {"type": "mysql", "metadata": {"query": query, "queryValue": "1"}}
+    here = f"--namespace={namespace}"
+    plane.kubectl("create", "deployment", "light", "--image=any", "--replicas=0", here)
+    plane.apply(secret, authentication, scaled)
+    pool = f"/apis/apps/v1/namespaces/{namespace}/deployments/light"
+    try:
+        for tasks, replicas in ((33, 3), (16, 1), (0, 0)):
+            with engine.begin() as connection:
+                connection.execute(sa.text("DELETE FROM task_instance"))
+                for _ in range(tasks):
+                    row = "INSERT INTO task_instance (state, queue) VALUES ('running', 'default')"
+                    connection.execute(sa.text(row))
+            moves(plane, pool, replicas, keda)
     finally:
         plane.kubectl("delete", "scaledobject", "light", here, "--timeout=30s")

@@ -293,3 +293,41 @@ def test_the_query_names_only_what_airflow_has(database: Database) -> None:
     assert set(COLUMNS) | {"id"} <= set(TaskInstance.__table__.c.keys())
     with database.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM task_instance")).scalar_one() == 0
+
+
+#: As ``test_ledger_scale`` has it for PostgreSQL: what is in flight, and a history behind it.
+IN_FLIGHT, LEDGER, TASKS = 2_000, 300_000, 100_000
+MARIADB_HISTORY = (
+    f"""
+INSERT INTO hybrid_submission
+    (attempt_id, submission, kind, workload_id, queue, backend, rule, scheduler_job, queued_at, ended_at)
+SELECT CONCAT('a', seq), 1, 'task', seq, 'default', 'celery', '', '1', NOW() - INTERVAL seq SECOND,
+       IF(seq > {IN_FLIGHT}, NOW() - INTERVAL seq SECOND, NULL)
+FROM seq_1_to_{LEDGER}
+""",  # noqa: S608
+    f"""
+INSERT INTO task_instance (id, state, queue, external_executor_id, dag_id, task_id, run_id, map_index)
+SELECT CONCAT('00000000-0000-4000-8000-', LPAD(seq, 12, '0')), IF(seq > {IN_FLIGHT}, 'success', 'running'),
+       'default', CONCAT('a', seq), 'd', 't', 'r', -1
+FROM seq_1_to_{TASKS}
+""",  # noqa: S608
+)
+
+
+@pytest.mark.mariadb
+def test_mysqls_planner_reads_what_is_in_flight_and_nothing_of_the_past(mariadb_url: str) -> None:
+    engine = create_engine(mariadb_url)
+    metadata.create_all(engine)
+    _airflows_table().create(engine)
+    query = trigger_query("mysql", demand_of(POOLS[0], TABLE, (), ""))
+    with engine.begin() as connection:
+        for statement in MARIADB_HISTORY:
+            connection.execute(text(statement))
+    with engine.connect().execution_options(no_parameters=True) as connection:
+        connection.exec_driver_sql("ANALYZE TABLE hybrid_submission, task_instance")
+        assert connection.exec_driver_sql(query).scalar_one() == IN_FLIGHT // 16
+        plan = connection.exec_driver_sql(f"EXPLAIN {query}").mappings().all()
+    engine.dispose()
+    steps = [row for row in plan if row["table"]]
+    assert len(steps) == 5
+    assert [row for row in steps if row["key"] is None or int(row["rows"]) > 2 * IN_FLIGHT] == []
