@@ -98,6 +98,9 @@ logging:
   remote_log_conn_id: {{ . }}
   {{- end }}
   {{- end }}
+celery:
+  # Of workers and scheduler: they share one Celery app.
+  celery_config_options: hybrid_executor.worker.celery_settings.CELERY_CONFIG
 {{- if .Values.metrics.statsd.enabled }}
 metrics:
   statsd_on: true
