@@ -2,8 +2,9 @@
 
 ``configuration.md`` from the provider metadata, which is what Airflow reads,
 ``metrics.md`` from what is measured, ``mismatches.md`` from what reconciliation
-repairs, and ``embedded-cluster.md`` from the list that the embedded cluster
-answers from. Run ``python docs/generate_reference.py`` after a change of
+repairs, ``embedded-cluster.md`` from the list that the embedded cluster
+answers from, and ``cli.md`` from the definition of the commands. Run
+``python docs/generate_reference.py`` after a change of ``hybrid_executor/cli``,
 ``hybrid_executor/options.py``, ``hybrid_executor/meter.py``,
 ``hybrid_executor/model/mismatch.py`` or ``hybrid_executor/standalone/limits.py``;
 tests compare the pages with what this would write.
@@ -13,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from docs.cli_page import cli_page
 from hybrid_executor.meter import METRICS, Metric
 from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.provider import get_provider_info
@@ -23,6 +25,7 @@ REFERENCE = Path(__file__).parent / "reference"
 PAGE = REFERENCE / "configuration.md"
 LIMITS_PAGE = REFERENCE / "embedded-cluster.md"
 METRICS_PAGE = REFERENCE / "metrics.md"
+CLI_PAGE = REFERENCE / "cli.md"
 MISMATCHES_PAGE = REFERENCE / "mismatches.md"
 HEAD = """\
 # Configuration
@@ -184,3 +187,4 @@ if __name__ == "__main__":
     METRICS_PAGE.write_text(metrics_page(), encoding="utf-8")
     MISMATCHES_PAGE.write_text(mismatches_page(), encoding="utf-8")
     LIMITS_PAGE.write_text(limits_page(), encoding="utf-8")
+    CLI_PAGE.write_text(cli_page(), encoding="utf-8")

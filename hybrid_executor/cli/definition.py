@@ -55,11 +55,11 @@ class _Below(Arg):
 
     def __init__(self, *commands: ActionCommand) -> None:
         super().__init__(("command",))  # type: ignore[no-untyped-call]
-        self._commands = commands
+        self.commands = commands
 
     def add_to_parser(self, parser: argparse.ArgumentParser) -> None:
         below = parser.add_subparsers(dest="command_below", metavar="COMMAND")
-        for command in self._commands:
+        for command in self.commands:
             made = below.add_parser(
                 command.name, help=command.help, description=command.description or command.help
             )

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 from packaging.requirements import Requirement
 
+from docs.cli_page import cli_page
 from docs.generate_reference import (
+    CLI_PAGE,
     LIMITS_PAGE,
     METRICS_PAGE,
     MISMATCHES_PAGE,
@@ -46,6 +48,10 @@ def test_the_page_of_the_embedded_cluster_says_what_it_refuses() -> None:
 
 def test_the_page_of_metrics_says_what_is_measured() -> None:
     assert METRICS_PAGE.read_text(encoding="utf-8") == metrics_page(), "run python docs/generate_reference.py"
+
+
+def test_the_page_of_the_command_line_says_what_airflow_was_told() -> None:
+    assert CLI_PAGE.read_text(encoding="utf-8") == cli_page(), "run python docs/generate_reference.py"
 
 
 def test_every_mismatch_is_explained() -> None:

@@ -45,7 +45,7 @@ def subcommands() -> dict[str, set[str]]:
                 continue
             found[f"{prefix}{one.name}"] = {flag for argument in one.args for flag in argument.flags}
             for argument in one.args:
-                walk(getattr(argument, "_commands", ()), f"{prefix}{one.name} ")
+                walk(getattr(argument, "commands", ()), f"{prefix}{one.name} ")
 
     [group] = get_cli_commands()
     walk(group.subcommands)
