@@ -55,7 +55,9 @@ test-mariadb: install ## the ledger's tests on a real MariaDB, which root gets i
 	@$(BIN)/python -m pytest -q -m mariadb tests/contract/test_ledger.py tests/integration $(ARGS)
 
 scale-in: install ## workers run dry and are ended, real ones: SCALE_INS of them at random (SEED=n: from this one)
-	@SCALE_INS=$(SCALE_INS) SCALE_IN_SEED=$(SEED) $(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests/scale_in $(ARGS)
+	@$(BIN)/python -m tests.cluster build
+	@SCALE_INS=$(SCALE_INS) SCALE_IN_SEED=$(SEED) $(BIN)/python -m pytest -v -s --durations=0 --durations-min=1 \
+	  tests/scale_in tests/cluster/test_scale_in.py $(ARGS)
 
 chaos: install ## a scheduler killed at SEEDS steps, and SCHEDULERS times in a whole stack; outages (SEED=n: from this one)
 	@CHAOS_STEPS=$(SEEDS) CHAOS_SEEDS=$(SCHEDULERS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests/chaos $(ARGS)

@@ -133,6 +133,9 @@ hybrid_executor:
   deployment: {{ include "hybrid.name.deployment" . }}
   kubernetes_queues: {{ join "," .Values.routing.kubernetesQueues | quote }}
   pools_file: /opt/airflow/hybrid/pools.yaml
+  {{- if ne (include "hybrid.taskNamespace" .) .Release.Namespace }}
+  workers_namespace: {{ .Release.Namespace }}
+  {{- end }}
   {{- if .Values.routing.routes }}
   routes_file: /opt/airflow/hybrid/routes.yaml
   {{- end }}
