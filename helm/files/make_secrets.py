@@ -21,6 +21,7 @@ def made() -> dict[str, str]:
     """All keys that any part of the chart may ask for, so that none is missing when one is switched on."""
     password, queue_password, admin = (secrets.token_urlsafe(24) for _ in range(3))
     names = [user.partition(":")[0] for user in users.split(",") if user]
+    place = f"airflow:{password}@{database}:5432/airflow"
     server = f"redis://:{queue_password}@{broker}:6379"
     return {
         "fernet-key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
@@ -30,7 +31,9 @@ def made() -> dict[str, str]:
         "passwords.json": json.dumps(dict.fromkeys(names, admin)),
         "flower-auth": f"admin:{admin}",
         "postgres-password": password,
-        "connection": f"postgresql://airflow:{password}@{database}:5432/airflow",
+        # SQLAlchemy wants the driver's name, and KEDA's client none.
+        "connection": f"postgresql+psycopg2://{place}",
+        "keda-connection": f"postgresql://{place}",
         "valkey-password": queue_password,
         "broker-url": f"{server}/0",
         "result-backend": f"{server}/1",

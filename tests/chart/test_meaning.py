@@ -253,4 +253,6 @@ def test_keys_are_made_once_and_are_keys() -> None:
     first, second = scope["made"](), scope["made"]()
     assert len(base64.urlsafe_b64decode(first["fernet-key"])) == 32
     assert set(json.loads(first["passwords.json"])) == {"admin", "eve"}
+    # SQLAlchemy takes an address without a driver for psycopg 3, and KEDA takes none with one (AF#42070).
+    assert first["connection"].replace("+psycopg2", "") == first["keda-connection"] != first["connection"]
     assert not {first[key] for key in first} & {second[key] for key in second}
