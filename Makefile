@@ -21,7 +21,7 @@ demo: install ## everything up, the example DAGs run, until Ctrl-C (ONCE=1: unti
 	  $(if $(filter command,$(firstword $(origin KUBECONFIG))),--kubeconfig '$(KUBECONFIG)')
 
 test: install ## the test suite
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos --ignore tests/chart --ignore tests/cluster --ignore tests/image --ignore tests/scale_in $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos --ignore tests/chart --ignore tests/cluster --ignore tests/image --ignore tests/scale_in --ignore tests/soak $(ARGS)
 
 test-cluster: install ## the tests on a real Kubernetes and KEDA, built from Go modules at the first run (KUBECONFIG=file: the contract there; KILLS=all)
 ifeq ($(KUBECONFIG),)
@@ -64,6 +64,9 @@ chaos: install ## a scheduler killed at SEEDS steps, and SCHEDULERS times in a w
 
 docs: install ## the documentation as a site, in docs/_build; a warning is an error
 	@$(BIN)/sphinx-build -q --fail-on-warning --keep-going docs docs/_build
+
+soak: install ## TASKS tasks (5,000) under two schedulers while everything dies at random (SEED=n: that plan again)
+	@SOAK_TASKS=$(TASKS) SOAK_SEED=$(SEED) $(BIN)/python -m pytest -v -s tests/soak $(ARGS)
 
 check: install ## style, types, layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
