@@ -294,3 +294,8 @@ def test_no_template_asks_a_cluster_a_clock_or_a_die() -> None:
         actions = re.findall(r"\{\{.*?\}\}", text, flags=re.DOTALL)
         said = [word for word in (*forbidden, ".Release.Revision") for action in actions if word in action]
         assert said == [], path
+
+
+def test_alembic_reads_our_file_in_every_locale() -> None:
+    """It reads in the locale's encoding: in an image without a UTF-8 one, a release waited for its migration."""
+    assert (ROOT / "hybrid_executor" / "ledger" / "alembic.ini").read_text(encoding="utf-8").isascii()
