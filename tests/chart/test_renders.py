@@ -297,5 +297,5 @@ def test_no_template_asks_a_cluster_a_clock_or_a_die() -> None:
 
 
 def test_alembic_reads_our_file_in_every_locale() -> None:
-    """It reads in the locale's encoding: in an image without a UTF-8 one, a release waited for its migration."""
+    """It reads in the encoding of the locale: an image without a UTF-8 one could not migrate."""
     assert (ROOT / "hybrid_executor" / "ledger" / "alembic.ini").read_text(encoding="utf-8").isascii()
