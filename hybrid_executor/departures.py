@@ -5,7 +5,8 @@ autoscaler counts it no more: it goes on, but in no replica that is to stay. A
 pod that has gone has ended what ran there, without a word: that is an
 observation of the Celery backend's, ``WorkerLost``, and ``lifecycle`` decides
 about it as about any other. Only what is known to have run in that pod, and not
-in a later one of its name, ends so.
+in a later one of its name, ends so: the pod must have said another beginning
+before, since a scheduler's clock may differ from the cluster's.
 
 Costs the pods that have changed and the attempts on them. Knows pods as values
 (``ports.Workers``); without pools, or without any way to Kubernetes, nothing is
@@ -44,6 +45,8 @@ class Departures:
         self._clock = clock
         #: By name, the oldest first.
         self._left: dict[str, WorkerPod] = {}
+        #: When the worker of each pod that is there began, by the pod's name.
+        self._began: dict[str, datetime] = {}
         #: Heard to run somewhere, and not compared with the pods yet.
         self._placed: list[Flight] = []
         #: Adopted, of workers that were leaving when a former scheduler saw them last.
@@ -68,12 +71,18 @@ class Departures:
                 lost += self._judge(flight, pod)
         placed, self._placed = self._placed, []
         for flight in placed:
-            if flight.where and (left := self._left.get(pod_of(flight.where))):
+            name = pod_of(flight.where or "")
+            flight.worker_began_at = self._began.get(name)
+            if left := self._left.get(name):
                 lost += self._judge(flight, left)
         return lost + self._settle_doubts()
 
     def _remember(self, pod: WorkerPod) -> None:
         self._left.pop(pod.name, None)
+        if pod.state is WorkerState.GONE:
+            self._began.pop(pod.name, None)
+        else:
+            self._began[pod.name] = pod.began_at
         if pod.state is not WorkerState.LIVE:
             self._left[pod.name] = pod
             if len(self._left) > LEFT_MAX:
@@ -84,8 +93,9 @@ class Departures:
             return []
         if pod.state is WorkerState.GONE:
             return [_lost(flight, f"the pod of its worker, {pod.name} of pool {pod.pool}, is gone")]
-        if self._started_at(flight) < pod.began_at:
+        if flight.worker_began_at not in (None, pod.began_at) and self._started_at(flight) < pod.began_at:
             return [_lost(flight, f"the worker in pod {pod.name} of pool {pod.pool} was started anew")]
+        flight.worker_began_at = pod.began_at
         if pod.state is WorkerState.LEAVING and not flight.worker_leaves:
             flight.worker_leaves = True
             self._journal.change(Change(id=flight.id, worker_leaves_at=self._clock.now()))

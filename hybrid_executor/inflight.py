@@ -69,6 +69,8 @@ class Flight:
     refreshed_at: datetime | None = None
     #: Where its process runs, once that is known: a Celery worker's name, or a pod on a node.
     where: str | None = None
+    #: When its worker began, as the worker's pod said when the process was first seen there.
+    worker_began_at: datetime | None = None
     #: Whether the ledger knows that its worker's pod is being deleted.
     worker_leaves: bool = False
     #: What its current submission took, once that has ended.
@@ -234,6 +236,7 @@ class Inflight:
         flight.refusals = 0
         flight.looked_up = False
         flight.resources = None
+        flight.worker_began_at = None
         flight.worker_leaves = False
         self._displace(flight)
         self.back_off(flight, until_s)

@@ -63,6 +63,9 @@ def test_a_worker_that_begins_a_task_is_marked_in_the_same_heartbeat() -> None:
     assert rig.pods.marked == [{"light-1": 1}]
     running(rig, "celery@light-1")
     assert rig.pods.marked == [{"light-1": 1}], "a busy worker is marked once"
+    rig.pods.sees("light-2")
+    running(rig, "celery@light-2")
+    assert rig.pods.marked[1:] == [{"light-2": 1}], "no round is due, and it is not waited for"
 
 
 def test_a_worker_that_has_been_idle_is_marked_and_then_nothing_is_asked_any_more() -> None:

@@ -105,11 +105,26 @@ def test_a_worker_that_was_started_anew_in_its_pod_has_lost_what_ran_before_and_
     before = running(rig)
     rig.clock.elapsed_s += 60.0
     after = running(rig)
+    rig.steps()
     rig.pods.sees(POD, began_s=30.0)
     rig.steps()
     ended = {record.id for record in rig.ledger.records if record.ended_at}
     assert ended == {before.id}
     assert after.phase is Phase.STARTED
+
+
+def test_a_cluster_whose_clock_is_ahead_loses_nobody(rig: Rig):
+    """The pod seems to have begun after the task did; it goes on saying so."""
+    rig.pods.sees(POD, began_s=600.0)
+    running(rig)
+    rig.pods.sees(POD, began_s=600.0)
+    rig.steps()
+    rig.pods.sees(POD, WorkerState.LEAVING, began_s=600.0)
+    rig.steps()
+    assert [record.ended_at for record in rig.ledger.records] == [None]
+    rig.pods.sees(POD, WorkerState.GONE, began_s=600.0)
+    rig.steps()
+    assert rig.ledger.records[0].reason is Reason.WORKER_LOST
 
 
 def test_a_worker_that_is_no_pod_is_never_lost(rig: Rig):
