@@ -21,9 +21,10 @@ ALIVE = frozenset({"queued", "running", "restarting"})
 #: How long a process may live on after Airflow has gone on without it, before it is withdrawn:
 #: a task's supervisor reports the state first and ends its log after that.
 LINGER_S = 15.0
-#: How long a withdrawn attempt keeps its slot without a word of its backend. By then the Execution API has
-#: stopped its process at a heartbeat, or the process itself, for want of an answer to several.
-LEAK_S = 300.0
+#: A withdrawn attempt keeps its slot for Airflow's heartbeat timeout without a word of its backend, and no
+#: shorter than this. By then the Execution API has stopped its process at a heartbeat, or the process itself,
+#: for want of an answer to three in a row, which it sends every few seconds.
+LEAK_MIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,28 +90,28 @@ class GiveBack:
 Finding = Agrees | Lingers | LetGo | Withdraw | WithdrawAgain | GiveBack
 
 
-def compare(standing: Standing, witness: Witness | None, owner: str) -> Finding:
+def compare(standing: Standing, witness: Witness | None, owner: str, heartbeat_timeout_s: float) -> Finding:
     """What follows for one attempt in flight of the scheduler ``owner``; total.
 
     ``witness`` is its task instance, None where there is none (any more);
     callbacks and connection tests never have one.
     """
     if standing.kind is not WorkloadKind.TASK:
-        return _compare_withdrawn(standing) if standing.revoked else Agrees()
+        return _compare_withdrawn(standing, heartbeat_timeout_s) if standing.revoked else Agrees()
     if witness and witness.owner not in (None, owner):
         return LetGo(Mismatch.OWNED_ELSEWHERE)
     mismatch = gone_on(witness, standing.attempt_id)
     if mismatch is None:
         return Agrees()
     if standing.revoked:
-        return _compare_withdrawn(standing)
+        return _compare_withdrawn(standing, heartbeat_timeout_s)
     if standing.is_sent and _has_run(standing, witness) and standing.over_s < LINGER_S:
         return Lingers()
     return Withdraw(mismatch, outcome_of(witness, standing.attempt_id))
 
 
-def _compare_withdrawn(standing: Standing) -> Finding:
-    if standing.withdrawn_s < LEAK_S or not standing.is_answered:
+def _compare_withdrawn(standing: Standing, heartbeat_timeout_s: float) -> Finding:
+    if standing.withdrawn_s < max(heartbeat_timeout_s, LEAK_MIN_S) or not standing.is_answered:
         return Lingers()
     if standing.backend is BackendName.CELERY:
         return GiveBack(Mismatch.SLOT_LEAKED)

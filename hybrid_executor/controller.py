@@ -114,6 +114,7 @@ class Controller:
             owner=owner,
             interval_s=reconcile_interval_s,
             refresh_s=refresh_s,
+            heartbeat_timeout_s=policy.heartbeat_timeout_s,
             close=self._close,
         )
         self._departures: Departures | None = None

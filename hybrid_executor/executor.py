@@ -143,6 +143,7 @@ class HybridExecutor(BaseExecutor):
                 submission_limit=settings.submission_limit,
                 backoff_first_s=settings.backoff_first_s,
                 backoff_max_s=settings.backoff_max_s,
+                heartbeat_timeout_s=settings.task_instance_heartbeat_timeout_s,
             ),
             clock=SystemClock(),
             owner=self._owner,

@@ -59,6 +59,8 @@ class Policy:
     submission_limit: int = 5
     backoff_first_s: float = 1.0
     backoff_max_s: float = 60.0
+    #: ``[scheduler] task_instance_heartbeat_timeout``: for so long nobody is missed who says nothing.
+    heartbeat_timeout_s: float = 300.0
 
     def backoff_s(self, failures: int) -> float:
         """Exponential from the first failure (``failures`` = 1), without jitter."""

@@ -69,9 +69,11 @@ class Reconciler:
         owner: str,
         interval_s: float,
         refresh_s: float,
+        heartbeat_timeout_s: float,
         close: Close,
     ) -> None:
-        """A round each ``interval_s``; a wait is told to Airflow's clock each ``refresh_s``.
+        """A round each ``interval_s``; a wait is told to Airflow's clock each ``refresh_s``. A withdrawn
+        attempt of which nobody says anything is given up after ``heartbeat_timeout_s``, Airflow's own.
 
         ``close`` ends a flight without telling Airflow.
         """
@@ -83,6 +85,7 @@ class Reconciler:
         self._owner = owner
         self._interval_s = interval_s
         self._refresh = timedelta(seconds=refresh_s)
+        self._heartbeat_timeout_s = heartbeat_timeout_s
         self._close = close
         self._began_s = float("-inf")
         self._stepped_s = float("-inf")
@@ -147,7 +150,7 @@ class Reconciler:
     def _agrees(self, flight: Flight, witness: Witness | None) -> bool:
         """Repair what does not agree."""
         now_s = self._clock.monotonic_s()
-        finding = compare(self._standing(flight, now_s), witness, self._owner)
+        finding = compare(self._standing(flight, now_s), witness, self._owner, self._heartbeat_timeout_s)
         if isinstance(finding, Agrees):
             flight.over_since_s = None
             return True

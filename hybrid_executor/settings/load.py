@@ -54,6 +54,9 @@ def _settings(read: Reader) -> Settings:
         default_queue=read.text("operators", "default_queue", "default"),
         metrics_are_tagged=_metrics_are_tagged(read),
         task_queued_timeout_s=read.seconds("scheduler", "task_queued_timeout", 600.0, least=1.0),
+        task_instance_heartbeat_timeout_s=read.seconds(
+            "scheduler", "task_instance_heartbeat_timeout", 300.0, least=1.0
+        ),
         scheduler_health_check_threshold_s=read.seconds(
             "scheduler", "scheduler_health_check_threshold", 30.0, least=1.0
         ),

@@ -38,6 +38,7 @@ class Settings:
     parallelism: int = 32
     default_queue: str = "default"
     task_queued_timeout_s: float = 600.0
+    task_instance_heartbeat_timeout_s: float = 300.0
     #: Whether what collects Airflow's metrics knows tags; plain StatsD does not.
     metrics_are_tagged: bool = True
     scheduler_health_check_threshold_s: float = 30.0

@@ -19,7 +19,7 @@ import kubernetes
 import pytest
 import sqlalchemy as sa
 
-from hybrid_executor.comparison import LEAK_S
+from hybrid_executor.comparison import LEAK_MIN_S
 from hybrid_executor.standalone.stack.client import ApiRefused
 from tests.chaos.scene import eventually
 from tests.fixtures.stack import RunningStack, running_stack, wait_until
@@ -169,7 +169,7 @@ def test_nothing_is_lost_and_nothing_runs_twice_at_once_whatever_dies(soak: Soak
     soak.stack.wait_healthy(180)
     wait_until(lambda: not soak.left(), SETTLE_S, lambda: f"{soak.left()} are left: {stuck(soak)}")
     open_rows = "SELECT * FROM hybrid_submission WHERE ended_at IS NULL"
-    wait_until(lambda: not soak.rows(open_rows), LEAK_S + 60, lambda: f"open: {soak.rows(open_rows)}")
+    wait_until(lambda: not soak.rows(open_rows), LEAK_MIN_S + 60, lambda: f"open: {soak.rows(open_rows)}")
     check_executions(soak)
     check_ledger(soak)
     executed = sum(event["kind"] == "start" for event in soak.events())

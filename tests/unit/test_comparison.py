@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hybrid_executor.comparison import (
     ALIVE,
-    LEAK_S,
+    LEAK_MIN_S,
     LINGER_S,
     Agrees,
     GiveBack,
@@ -30,7 +30,8 @@ QUEUED_AT = datetime(2026, 11, 22, tzinfo=UTC)
 STATES = [None, "scheduled", "queued", "running", "restarting", "success", "failed", "up_for_retry"]
 STATES += ["deferred", "up_for_reschedule", "skipped", "upstream_failed", "removed"]
 
-seconds = st.floats(0, 2 * LEAK_S)
+TIMEOUT_S = 300.0
+seconds = st.floats(0, 2 * TIMEOUT_S)
 standings = st.builds(
     Standing,
     attempt_id=st.just(MINE),
@@ -65,13 +66,13 @@ def carries(witness: Witness | None) -> bool:
 @given(standings, witnesses)
 def test_what_the_task_instance_carries_is_never_taken_from_it(standing: Standing, witness: Witness | None):
     if is_task(standing) and carries(witness):
-        assert isinstance(compare(standing, witness, "1"), Agrees | LetGo)
+        assert isinstance(compare(standing, witness, "1", TIMEOUT_S), Agrees | LetGo)
 
 
 @given(standings, witnesses)
 def test_what_another_scheduler_owns_is_let_go_and_not_withdrawn(standing: Standing, witness: Witness | None):
     elsewhere = is_task(standing) and witness is not None and witness.owner == "2"
-    assert isinstance(compare(standing, witness, "1"), LetGo) == elsewhere
+    assert isinstance(compare(standing, witness, "1", TIMEOUT_S), LetGo) == elsewhere
 
 
 @given(standings, witnesses)
@@ -81,7 +82,7 @@ def test_what_airflow_has_gone_on_without_is_withdrawn_once_it_had_time_to_end(
     mine = witness is None or witness.owner in (None, "1")
     if not is_task(standing) or standing.revoked or not mine or carries(witness):
         return
-    finding = compare(standing, witness, "1")
+    finding = compare(standing, witness, "1", TIMEOUT_S)
     if standing.over_s >= LINGER_S or not standing.is_sent:
         assert isinstance(finding, Withdraw)
     else:
@@ -91,25 +92,25 @@ def test_what_airflow_has_gone_on_without_is_withdrawn_once_it_had_time_to_end(
         assert witness.attempt_id == MINE
 
 
-@given(standings, witnesses)
+@given(standings, witnesses, seconds)
 def test_a_slot_is_given_back_on_celery_alone_and_only_after_a_long_silence(
-    standing: Standing, witness: Witness | None
+    standing: Standing, witness: Witness | None, timeout_s: float
 ):
-    finding = compare(standing, witness, "1")
+    finding = compare(standing, witness, "1", timeout_s)
     if isinstance(finding, GiveBack | WithdrawAgain):
         assert standing.revoked
         assert standing.is_answered
-        assert standing.withdrawn_s >= LEAK_S
+        assert standing.withdrawn_s >= max(timeout_s, LEAK_MIN_S)
         assert isinstance(finding, GiveBack) == (standing.backend is BackendName.CELERY)
 
 
-@given(standings, witnesses)
+@given(standings, witnesses, seconds)
 def test_what_is_withdrawn_does_not_stay_for_ever_where_its_backend_answers(
-    standing: Standing, witness: Witness | None
+    standing: Standing, witness: Witness | None, timeout_s: float
 ):
-    silent = standing.revoked and standing.is_answered and standing.withdrawn_s >= LEAK_S
+    silent = standing.revoked and standing.is_answered and standing.withdrawn_s >= max(timeout_s, LEAK_MIN_S)
     if silent and not (is_task(standing) and carries(witness)):
-        assert isinstance(compare(standing, witness, "1"), GiveBack | WithdrawAgain | LetGo)
+        assert isinstance(compare(standing, witness, "1", timeout_s), GiveBack | WithdrawAgain | LetGo)
 
 
 @given(st.sampled_from(How), st.sampled_from(BackendName), witnesses)
