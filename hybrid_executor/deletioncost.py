@@ -5,7 +5,7 @@ A ReplicaSet that shrinks ends the pod with the lowest
 anybody needs it: a worker that has become busy at once, one that has become
 idle after ``IDLE_S``, and all of a pool with their exact numbers when less is in
 flight than its replicas can hold, since it is about to shrink. In between a
-busy worker keeps a number that is not exact: few patches.
+busy worker keeps a number that is not exact, and an idle one its former: few patches.
 
 ``costs`` decides, over plain values. The numbers are the ledger's, which all
 schedulers share, so two of them want the same. ``DeletionCosts`` asks the ledger
@@ -69,7 +69,7 @@ def costs(
             continue
         became_busy = count > 0 >= pod.deletion_cost
         became_idle = not count and idle_s.get(pod.name, 0.0) >= IDLE_S
-        if became_busy or became_idle or (count and pod.pool in shrinks):
+        if became_busy or became_idle or pod.pool in shrinks:
             wanted[pod.name] = count
     return wanted
 

@@ -22,6 +22,7 @@ from hybrid_executor.backends.celery.backend import CeleryBackend
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.celery.roster import Roster
 from hybrid_executor.controller import Controller
+from hybrid_executor.deletioncost import ROUND_S
 from hybrid_executor.executor import SystemClock
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.memory import MemoryLedger
@@ -250,6 +251,9 @@ def play(scene: Scene, chance: random.Random) -> tuple[set[str], set[str], int]:
         tasks.append(scene.submit(is_long=len(scene.tasks.tasks) % 10 == 4))
         scene.until(lambda task=tasks[-1]: scene.has_started(task), "a task does not start")
     scene.until(scene.costs_are_known, "a busy worker stays cheap")
+    # An autoscaler looks every 15 s, at a number that is some seconds old.
+    settled = time.monotonic() + ROUND_S + 1.0
+    scene.until(lambda: time.monotonic() >= settled, "time stands still")
     before, idle = scene.live(), scene.live() - scene.busy()
     # With a long one all go, as on a node that is drained.
     away = REPLICAS if any(task.is_long for task in tasks) else chance.choice((1, 2, 3))

@@ -41,7 +41,7 @@ def test_no_busy_worker_ever_costs_as_little_as_an_idle_one_that_is_settled(
     assert all(p.deletion_cost > 0 for p in live if tasks.get(p.name))
     assert all(p.deletion_cost == 0 for p in live if idle_s.get(p.name, 0) >= IDLE_S)
     if shrinks:
-        assert all(p.deletion_cost == tasks[p.name] for p in live if p.name in tasks)
+        assert all(p.deletion_cost == tasks.get(p.name, 0) for p in live)
     assert costs(after, tasks, {"light"} if shrinks else (), idle_s) == {}, "the same is never wanted twice"
     assert not {p.name for p in crew if p.state is not WorkerState.LIVE} & wanted.keys()
 
@@ -68,15 +68,22 @@ def test_a_worker_that_begins_a_task_is_marked_in_the_same_heartbeat() -> None:
     assert rig.pods.marked[1:] == [{"light-2": 1}], "no round is due, and it is not waited for"
 
 
-def test_a_worker_that_has_been_idle_is_marked_and_then_nothing_is_asked_any_more() -> None:
+@given(TASKS, IDLE)
+def test_a_pool_that_is_not_to_shrink_lets_a_worker_be_idle_for_a_while(
+    tasks: dict[str, int], idle_s: dict[str, float]
+) -> None:
+    crew = [pod(name, cost=1) for name in NAMES if name not in tasks]
+    wanted = costs(crew, {}, (), idle_s)
+    assert wanted.keys() == {p.name for p in crew if idle_s.get(p.name, 0) >= IDLE_S}
+
+
+def test_a_worker_that_is_idle_in_a_pool_too_large_is_marked_and_then_nothing_is_asked_any_more() -> None:
     rig = Rig()
     rig.pods.sees("light-1")
     flight = running(rig, "celery@light-1")
     rig.controller.revoke(flight)
     rig.worlds[flight.backend].end(flight.id, "cancelled")
     rig.steps(seconds=ROUND_S, count=2)
-    assert rig.pods.marked == [{"light-1": 1}], "not idle for long enough"
-    rig.steps(seconds=IDLE_S, count=2)
     assert rig.pods.marked == [{"light-1": 1}, {"light-1": 0}]
     rig.steps(seconds=ROUND_S)
     asked = []
