@@ -133,7 +133,6 @@ class Reconciler:
         return self._leftovers.settle_strangers(strangers)
 
     def _compare_with_tasks(self, flights: Sequence[Flight]) -> None:
-        self.look_up([f for f in flights if f.phase is Phase.ACCEPTED and not f.looked_up])
         addresses = {f.attempt.address for f in flights if f.attempt.address}
         witnesses = self._tasks.witnesses(addresses) if addresses else {}
         waiting: list[Flight] = []
@@ -146,6 +145,8 @@ class Reconciler:
             self._tasks.refresh_queued([flight.attempt for flight in waiting])
             for flight in waiting:
                 flight.refreshed_at = self._clock.now()
+        # Last: who has been asked and has not answered by the next round is away.
+        self.look_up([f for f in flights if f.phase is Phase.ACCEPTED and not f.looked_up])
 
     def _agrees(self, flight: Flight, witness: Witness | None) -> bool:
         """Repair what does not agree."""

@@ -15,6 +15,7 @@ from hybrid_executor.backends.celery.results import Result, ResultsUnavailable
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.errors import BrokerUnavailable
 from hybrid_executor.model.observation import Accepted, Ended, How, Observation, Waiting
+from hybrid_executor.model.reason import Reason
 
 CONFIG = CeleryConfig(look_again_s=1.0, absent_looks=3, absent_after_s=2.0)
 
@@ -106,3 +107,12 @@ def test_a_publishing_in_doubt_is_sent_again_only_when_the_message_is_surely_not
     [wait] = desk.said
     assert isinstance(wait, Waiting)
     assert wait.retry_after_s == CONFIG.publish_retry_s
+
+
+def test_what_is_with_a_broker_that_can_not_be_looked_into_waits_for_a_reason(desk: Desk) -> None:
+    desk.queues.can_look = False
+    desk.lookup.add(desk.one, Why.ADOPT, "default", desk.now_s)
+    desk.look()
+    [wait] = desk.said
+    assert isinstance(wait, Waiting)
+    assert wait.reason is Reason.IN_QUEUE

@@ -10,8 +10,8 @@ from hybrid_executor.comparison import LINGER_S
 from hybrid_executor.controller import PAYLOADS_AT_ONCE
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.lifecycle import Phase, restart_text
-from hybrid_executor.model.attempt import Submission, TaskAddress
-from hybrid_executor.model.observation import Diagnosis, How, Waiting
+from hybrid_executor.model.attempt import Submission, SubmissionId, TaskAddress
+from hybrid_executor.model.observation import Accepted, Diagnosis, How, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
 from hybrid_executor.model.resources import Resources
@@ -107,14 +107,18 @@ def test_the_clock_of_a_known_wait_is_set_back_again_and_again(rig: Rig):
 def test_a_reason_that_was_not_seen_for_long_explains_no_wait(rig: Rig):
     """A message that a worker took and forgot: Airflow's own timeout is what ends that."""
     flight = rig.queue()
-    rig.steps()
-    rig.backends[CELERY].adopt = lambda ids, cluster: setattr(flight, "looked_up", False)
+    rig.steps(count=2)
+    assert flight.phase is Phase.ACCEPTED
+    # The look-ups find it with a worker, and say so in a later heartbeat.
+    asked: list[SubmissionId] = []
+    rig.backends[CELERY].adopt = lambda ids, cluster: asked.extend(ids)
+    rig.backends[CELERY].poll = lambda: [Accepted(asked.pop(), "held")] if asked else []
     flight.reason, flight.reason_seen_s = Reason.IN_QUEUE, rig.clock.elapsed_s
     rig.steps(seconds=RECONCILE_S)
     assert flight.attempt.id in rig.tasks.refreshed
     rig.clock.elapsed_s += 100 * RECONCILE_S
     rig.tasks.refreshed.clear()
-    rig.steps()
+    rig.steps(seconds=RECONCILE_S, count=5)
     assert rig.tasks.refreshed == []
 
 

@@ -18,7 +18,7 @@ from celery import states
 
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.celery.outage import Outage
-from hybrid_executor.backends.celery.queues import Behind, Held, Place, Queued, QueueReader
+from hybrid_executor.backends.celery.queues import Behind, Held, Place, Queued, QueueReader, Unseen
 from hybrid_executor.backends.celery.results import Result, ResultReader, ResultsUnavailable, observation
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.errors import BrokerUnavailable
@@ -125,7 +125,7 @@ class Lookup:
             return {}
         if not self._queues.can_look:
             # A revoked one that never ran is discarded by the worker that gets it.
-            return {t: Held() for t, search in searches.items() if t not in results or search.started}
+            return {t: Unseen() for t, search in searches.items() if t not in results or search.started}
         try:
             places = self._queues.find({task_id: search.queue for task_id, search in searches.items()})
         except BrokerUnavailable as error:
@@ -216,7 +216,11 @@ def _where(task_id: str, search: _Search, place: Place) -> Observation:
                 f"not among the first {read} of {total} messages of queue {queue!r}; taken to be behind them"
             )
             return Waiting(search.submission, Reason.IN_QUEUE, words)
+        case Unseen():
+            words = "sent; this broker can't be looked into, so nobody knows whether a worker has taken it"
+            return Waiting(search.submission, Reason.IN_QUEUE, words)
         case Held():
+            # It starts in a moment. If it does not, its worker died with it, and Airflow takes it for stuck.
             return Accepted(search.submission, task_id)
 
 

@@ -57,7 +57,12 @@ class Held:
     """A worker has taken the message and not acknowledged it."""
 
 
-Place = Queued | Behind | Held
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """The broker can't be looked into: it is with the broker or with a worker."""
+
+
+Place = Queued | Behind | Held | Unseen
 
 
 class QueueReader:
