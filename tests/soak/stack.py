@@ -18,7 +18,7 @@ SERVERS = ("valkey", "postgres", "kubernetes", "api-server")
 SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "48",
     "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "64",
-    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "30",
     # A process that was killed is missed after so long, in place of five minutes.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
