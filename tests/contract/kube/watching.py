@@ -98,7 +98,7 @@ class TestWatching:
         revision = await client.revision()
         await client.make("configmaps", "of-another-kind")
         query = {"resourceVersion": revision, "allowWatchBookmarks": "true", "timeoutSeconds": "3"}
-        # A real API server tries two seconds before the end, and guarantees nothing: on a busy machine it is late.
+        # A real API server sends it two seconds before the end, and guarantees nothing: a busy one is late.
         for _ in range(5):
             async with client.watch(**query) as watch:
                 if events := await watch.rest():
