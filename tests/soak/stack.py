@@ -18,7 +18,9 @@ SERVERS = ("valkey", "postgres", "kubernetes", "api-server")
 SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "48",
     "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "64",
+    # What a worker took along into its death is taken for stuck after so long, in place of ten minutes.
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "30",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "5",
     # A process that was killed is missed after so long, in place of five minutes.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
