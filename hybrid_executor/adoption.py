@@ -10,7 +10,7 @@ Called by the executor.
 """
 
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -108,11 +108,16 @@ class Adoption:
             route = now if now.as_recorded == route else route
         return Flight(
             attempt=replace(attempt, route=route, queued_at=row.queued_at),
-            key=_key_of(attempt),
+            key=contract.key_of(attempt),
             number=row.id.number,
             phase=_phase_of(row),
             recorded=True,
             where=row.where,
+            # Between the two only its former scheduler could tell.
+            sent_at=row.submitted_at or row.queued_at,
+            accepted_at=row.submitted_at,
+            started_at=row.started_at,
+            external_name=row.external_name,
             worker_leaves=row.worker_leaves_at is not None,
         )
 
@@ -121,14 +126,10 @@ def _inherited(attempt: Attempt, backend: BackendName) -> Flight:
     log.info("inherited %s of another executor as attempt %s on %s", attempt.address, attempt.id, backend)
     return Flight(
         attempt=replace(attempt, route=Route(backend=backend, rule=INHERITED)),
-        key=_key_of(attempt),
+        key=contract.key_of(attempt),
         phase=Phase.STARTED,
         inherited=True,
     )
-
-
-def _key_of(attempt: Attempt) -> Hashable:
-    return contract.key_of(attempt.address) if attempt.address else attempt.workload_id
 
 
 def _phase_of(row: SubmissionRecord) -> Phase:

@@ -41,21 +41,23 @@ from hybrid_executor.lifecycle import (
     decide,
     needs_witness,
 )
+from hybrid_executor.longwaits import LongWaits
 from hybrid_executor.model.attempt import (
     BackendName,
     Destination,
     Route,
     Submission,
-    TaskAddress,
 )
 from hybrid_executor.model.errors import Unavailable
 from hybrid_executor.model.observation import Diagnosis, Ended, Observation, Rejected
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
+from hybrid_executor.model.transition import Transition
 from hybrid_executor.ports import Backend, Clock, Ledger, Listener, Live, Tasks, Workers
 from hybrid_executor.reconcile import Reconciler
 from hybrid_executor.restart import Restarts
 from hybrid_executor.routing import Pool
+from hybrid_executor.timeline import advice, headline
 
 log = logging.getLogger("hybrid_executor")
 
@@ -68,6 +70,8 @@ EVENTS = {
     Outcome.REVOKED: "hybrid executor: withdrawn",
     Outcome.RESTARTED: "hybrid executor: runs again",
 }
+#: What a wait is called there, once it is a long one.
+WAITS = "hybrid executor: waits"
 #: How many payloads one step makes anew: each is a query.
 PAYLOADS_AT_ONCE = 20
 
@@ -116,6 +120,7 @@ class Controller:
             refresh_s=refresh_s,
             heartbeat_timeout_s=policy.heartbeat_timeout_s,
             close=self._close,
+            let_go=self._let_go,
         )
         self._departures: Departures | None = None
         self._costs: DeletionCosts | None = None
@@ -124,6 +129,7 @@ class Controller:
                 workers=workers, inflight=inflight, journal=self._journal, clock=clock
             )
             self._costs = DeletionCosts(workers=workers, pools=pools, ledger=ledger, clock=clock)
+        self._long_waits = LongWaits(inflight)
         self._undecided: list[tuple[BackendName, Observation]] = []
         self._restarts = Restarts(ledger, tasks)
         #: Held by their backends, which lack their payloads; in order, each once.
@@ -142,6 +148,8 @@ class Controller:
             # Held back without a timer: ``reroute`` lets it go.
             flight.phase, flight.reason = Phase.BACKOFF, Reason.ROUTES_INVALID
         self.inflight.add(flight)
+        self._move(flight, flight.phase.word, flight.reason)
+        self._long_waits.begin(flight, flight.signed_s)
         self._journal.opened(flight)
 
     def adopt(self, flights: Sequence[Flight]) -> None:
@@ -149,6 +157,8 @@ class Controller:
         for flight in flights:
             flight.started_s = self._clock.monotonic_s()
             self.inflight.add(flight)
+            self._move(flight, flight.phase.word, message="adopted")
+            self._long_waits.begin(flight, flight.started_s)
             self._journal.change(Change(id=flight.id, scheduler_job=self._owner))
         if self._departures:
             self._departures.adopted(flights)
@@ -157,7 +167,9 @@ class Controller:
     def inherit(self, flight: Flight) -> None:
         """Take in an attempt that another executor sent and whose process runs."""
         flight.started_s = self._clock.monotonic_s()
+        flight.sent_at = flight.accepted_at = flight.started_at = self._clock.now()
         self.inflight.add(flight)
+        self._move(flight, flight.phase.word, message="inherited from another executor")
         self._journal.opened(flight)
         self._backends[flight.backend].inherit({flight.id: flight.attempt.workload_id})
 
@@ -183,6 +195,13 @@ class Controller:
             # What has ended by now stands in the ledger.
             self._costs.step()
         self._complete()
+        for flight in self._long_waits.due(self._clock.monotonic_s()):
+            self._tell_wait(flight)
+
+    @property
+    def ledger_lag_s(self) -> float:
+        """For how long the ledger could not be written."""
+        return self._journal.lag_s()
 
     def flush(self) -> None:
         """Write what is not written yet; used once more before the end."""
@@ -211,7 +230,7 @@ class Controller:
             if flight is None:
                 continue
             flight.looked_up = False
-            witness = witnesses.get(flight.attempt.address) if flight.attempt.address else None
+            witness = witnesses.get(flight.attempt.id)
             if isinstance(observation, Ended) and observation.submission == flight.id:
                 flight.resources = observation.resources
             if witness and isinstance(observation, Ended):
@@ -233,15 +252,13 @@ class Controller:
         if flight.phase < Phase.STARTED and witness.attempt_id == flight.attempt.id and witness.started_at:
             self._journal.change(Change(id=flight.id, started_at=witness.started_at, where=witness.host))
 
-    def _witnesses_for(
-        self, seen: Iterable[tuple[BackendName, Observation]]
-    ) -> Mapping[TaskAddress, Witness]:
-        addresses = {
-            flight.attempt.address
+    def _witnesses_for(self, seen: Iterable[tuple[BackendName, Observation]]) -> Mapping[str, Witness]:
+        attempts = {
+            flight.attempt.id: flight.attempt.address
             for flight, observation in self._known_of(seen)
             if flight.attempt.address and needs_witness(flight.view(), observation)
         }
-        return self._tasks.witnesses(addresses) if addresses else {}
+        return self._tasks.witnesses(attempts) if attempts else {}
 
     def _known_of(self, seen: Iterable[tuple[BackendName, Observation]]) -> list[tuple[Flight, Observation]]:
         return [(flight, o) for _, o in seen if (flight := self.inflight.get(o.submission.attempt_id))]
@@ -273,10 +290,15 @@ class Controller:
         if flight.phase < Phase.ACCEPTED <= decision.phase:
             self._log(flight, "accepted", decision.external_name or "")
             self._journal.change(Change(id=flight.id, submitted_at=now, external_name=decision.external_name))
+            flight.external_name = decision.external_name
+            self._move(flight, "accepted")
+            flight.accepted_at = now
         if flight.phase < Phase.STARTED is decision.phase:
             self._log(flight, "started", decision.where or "")
             self._journal.change(Change(id=flight.id, started_at=now, where=decision.where))
             flight.started_s = self._clock.monotonic_s()
+            self._move(flight, "started", where=decision.where)
+            flight.started_at = now
         if decision.where and decision.where != flight.where:
             self.inflight.place(flight, decision.where)
             if self._departures and self._costs:
@@ -294,7 +316,7 @@ class Controller:
 
     def _retry(self, flight: Flight, decision: Retry) -> None:
         flight.refusals += 1
-        self._note_wait(flight, decision.reason, decision.message)
+        self._note_wait(flight, decision.reason, decision.message, "backoff")
         self._note_return(flight.destination, decision.reason, decision.message)
         self.inflight.back_off(flight, self._clock.monotonic_s() + decision.after_s)
 
@@ -342,8 +364,11 @@ class Controller:
             lasted_s = self._clock.monotonic_s() - breaker.since_s
             log.warning("backend=%s breaker=closed after %.0f s: what waited goes on", to, lasted_s)
 
-    def _note_wait(self, flight: Flight, reason: Reason, message: str) -> None:
-        if (flight.reason, flight.message) != (reason, message):
+    def _note_wait(self, flight: Flight, reason: Reason, message: str, state: str = "") -> None:
+        is_news = (flight.reason, flight.message) != (reason, message)
+        if is_news or state not in ("", flight.told):
+            self._move(flight, state or flight.phase.word, reason, message)
+        if is_news:
             self._log(flight, "waits", f"{reason}: {message}")
             since = None if flight.reason is reason else self._clock.now()
             self._journal.change(
@@ -351,10 +376,14 @@ class Controller:
             )
         if reason is Reason.NO_NODE is not flight.reason:
             # Only its user can tell whether an autoscaler will bring what is missing.
-            advice = Diagnosis(reason=reason, message=message).advice
-            self._listener.note(flight.key, "hybrid executor: no node could hold it", advice)
-        flight.reason, flight.message = reason, message
-        flight.reason_seen_s = self._clock.monotonic_s()
+            words = Diagnosis(reason=reason, message=message).advice
+            self._listener.note(flight.key, "hybrid executor: no node could hold it", words)
+            flight.waits_told |= {reason}
+        now_s = self._clock.monotonic_s()
+        if reason is not flight.reason and reason not in flight.waits_told:
+            self._long_waits.begin(flight, now_s, reason)
+        self.inflight.explain(flight, reason, message)
+        flight.reason_seen_s = now_s
 
     def _resubmit(self, flight: Flight, after_s: float, diagnosis: Diagnosis) -> None:
         self._log(flight, "replaced", str(diagnosis))
@@ -367,14 +396,17 @@ class Controller:
         )
         self._journal.end(flight, Outcome.REPLACED, diagnosis)
         self.inflight.resubmit(flight, self._clock.monotonic_s() + after_s)
-        flight.reason, flight.message = diagnosis.reason, diagnosis.message
+        flight.again_at = self._clock.now()
+        self.inflight.explain(flight, diagnosis.reason, diagnosis.message)
+        self._move(flight, "backoff", diagnosis.reason, diagnosis.message)
 
     def _restart(self, flight: Flight, observation: Observation, decision: Restart) -> None:
         if not self._restarts.prepare(flight, decision):
             self._undecided.append((flight.backend, observation))
             return
         self._close(flight, Outcome.RESTARTED, decision.diagnosis)
-        self._listener.restarted(flight.key, decision.diagnosis)
+        if flight.attempt.address:
+            self._listener.restarted(flight.key, flight.attempt.address, decision.diagnosis)
 
     def _close(self, flight: Flight, outcome: Outcome, diagnosis: Diagnosis | None) -> None:
         self._log(flight, outcome, str(diagnosis or ""))
@@ -384,14 +416,71 @@ class Controller:
             self._costs.left(flight.where)
         self.inflight.remove(flight)
 
+    def _tell_wait(self, flight: Flight) -> None:
+        """What ``airflow hybrid why`` says of it, in the task's event log, and in its log if it is there."""
+        record = replace(
+            self._journal.row_of(flight),
+            submitted_at=flight.attempt.queued_at if flight.phase is Phase.ACCEPTED else None,
+            waits_for=flight.reason,
+            waits_message=flight.message,
+        )
+        hint = advice(record)
+        text = headline(record, self._clock.now()) + (f" -> {hint}" if hint else "")
+        self._listener.note(flight.key, WAITS, text)
+        if flight.parcel is not None:
+            self._listener.log_line(flight.parcel, flight.backend, f"{WAITS}: {text}")
+
     def _tell_end(self, flight: Flight, outcome: Outcome, diagnosis: Diagnosis | None, text: str) -> None:
         """Every end is counted; what did not go well stands in the task's event log, whoever reported it."""
-        self._listener.ended(flight.backend, outcome, diagnosis.reason if diagnosis else None)
+        self._move_to_end(flight, outcome, diagnosis)
         if text and outcome in EVENTS:
             self._listener.note(flight.key, EVENTS[outcome], text)
             # An adopted one has no workload, and no path of a log.
             if flight.parcel is not None:
                 self._listener.log_line(flight.parcel, flight.backend, f"{EVENTS[outcome]}: {text}")
+
+    # --- telling ------------------------------------------------------------------------
+
+    def _move(
+        self,
+        flight: Flight,
+        after: str,
+        reason: Reason | None = None,
+        message: str = "",
+        *,
+        where: str | None = None,
+        exit_code: int | None = None,
+        is_end: bool = False,
+    ) -> None:
+        """Tell the listener of a step; called before the flight itself notes it."""
+        step = Transition(
+            attempt=flight.attempt,
+            number=flight.number,
+            before=flight.told,
+            after=after,
+            at=self._clock.now(),
+            times=flight.times,
+            is_end=is_end,
+            external_name=flight.external_name,
+            where=where or flight.where,
+            reason=reason,
+            message=message,
+            exit_code=exit_code,
+        )
+        flight.told = None if is_end else after
+        self._listener.moved(step, flight.parcel)
+
+    def _move_to_end(self, flight: Flight, outcome: Outcome, diagnosis: Diagnosis | None) -> None:
+        if diagnosis:
+            said = (diagnosis.reason, diagnosis.message)
+            self._move(flight, outcome, *said, exit_code=diagnosis.exit_code, is_end=True)
+        else:
+            self._move(flight, outcome, is_end=True)
+
+    def _let_go(self, flight: Flight) -> None:
+        """Another scheduler has it now."""
+        self._move(flight, "let_go", message="another scheduler has it now")
+        self.inflight.remove(flight)
 
     # --- submitting ---------------------------------------------------------------------
 
@@ -403,8 +492,11 @@ class Controller:
                     continue
                 self._note_hold(flight, Reason.LEDGER_UNAVAILABLE)
             ready = [flight for flight in ready if flight.recorded]
+        now = self._clock.now()
         for flight in ready:
-            flight.reason, flight.message = None, ""
+            self.inflight.explain(flight, None, "")
+            self._move(flight, "sent")
+            flight.sent_at = flight.sent_at or now
         self._hand_over(ready)
 
     def _hand_over(self, flights: Iterable[Flight]) -> None:

@@ -7,7 +7,7 @@ anything that counts, waits a few seconds at most, and prints no secret. Called 
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -26,6 +26,8 @@ from hybrid_executor.backends.kubernetes.permissions import (
     NEEDED_FOR_LOGS,
     NEEDED_FOR_PODS,
     NEEDED_FOR_VIEW,
+    NEEDED_FOR_WORKERS,
+    Permission,
     Permissions,
 )
 from hybrid_executor.backends.kubernetes.templates import Templates
@@ -246,7 +248,9 @@ def _kubernetes(settings: Settings, config: KubernetesConfig) -> Iterator[Findin
     of = f" of cluster {config.cluster}" if config.cluster else ""
     try:
         missing = asyncio.run(_missing_permissions(settings, config))
-        for_view = asyncio.run(_missing_for_view(config)) if config.cluster_view else []
+        for_view = asyncio.run(_missing(config, None, NEEDED_FOR_VIEW)) if config.cluster_view else []
+        apart = _workers_apart(config)
+        for_workers = asyncio.run(_missing(config, apart, NEEDED_FOR_WORKERS)) if apart else []
     except HybridExecutorError as error:
         where = f"{settings.clusters_file}, kubeconfig and context" if of else IN_SETTINGS
         remedy = f"check {where}, the credentials and the API server"
@@ -257,16 +261,29 @@ def _kubernetes(settings: Settings, config: KubernetesConfig) -> Iterator[Findin
         what = f"not allowed in the whole cluster: {', '.join(for_view)}"
         remedy = "bind workers/rbac/cluster-view-clusterrole.yaml, or set cluster_view = False"
         yield Finding(f"cluster view{of}", f"{what}; {remedy}")
+    if apart:
+        what = f"not allowed: {', '.join(for_workers)}"
+        remedy = "bind workers/rbac/scheduler-role.yaml there, or correct [hybrid_executor] workers_namespace"
+        problem = f"{what}; {remedy}" if for_workers else None
+        yield Finding(f"Kubernetes permissions for pools of workers in {apart}", problem)
     for scope, (verbs, for_logs) in missing.items():
         problem = f"not allowed: {', '.join(verbs)}; give the scheduler's role these verbs" if verbs else None
         note = f"the API server's account needs besides: {', '.join(for_logs)}" if for_logs else ""
         yield Finding(f"Kubernetes permissions in {scope or 'all namespaces'}{of}", problem, note)
 
 
-async def _missing_for_view(config: KubernetesConfig) -> list[str]:
+def _workers_apart(config: KubernetesConfig) -> str | None:
+    """The namespace of pools, in the home cluster, where no task pods are watched."""
+    namespace = None if config.cluster else config.workers_namespace
+    return namespace if namespace and not config.watches(namespace) else None
+
+
+async def _missing(
+    config: KubernetesConfig, namespace: str | None, needed: Collection[Permission]
+) -> list[str]:
     api = Permissions(replace(config, request_timeout_s=TIMEOUT_S))
     try:
-        return await api.missing(None, NEEDED_FOR_VIEW)
+        return await api.missing(namespace, needed)
     finally:
         await api.close()
 

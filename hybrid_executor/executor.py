@@ -8,12 +8,11 @@ loop for what a user got wrong or what the outside world does.
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
-
-from airflow.executors.base_executor import BaseExecutor
 
 from hybrid_executor import contract
 from hybrid_executor.adoption import Adoption
@@ -21,24 +20,34 @@ from hybrid_executor.backends.celery.backend import CeleryBackend
 from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
 from hybrid_executor.backends.kubernetes.templates import Templates
 from hybrid_executor.controller import Controller
+from hybrid_executor.flower import FlowerTeller, open_teller
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.ledger.live.writer import LiveWriter, open_writer
 from hybrid_executor.lifecycle import Policy
-from hybrid_executor.meter import ENDS, FAILURES, MISMATCHES, Meter
-from hybrid_executor.metrics import Emitter
-from hybrid_executor.model.attempt import BackendName, Destination, Route, SubmissionId, WorkloadKind
+from hybrid_executor.meter import FAILURES, LEDGER_LAG, MISMATCHES, POOL_WORKERS, Meter, Tags
+from hybrid_executor.metrics import Emitter, measure
+from hybrid_executor.model.attempt import (
+    BackendName,
+    Destination,
+    Route,
+    SubmissionId,
+    TaskAddress,
+    WorkloadKind,
+)
 from hybrid_executor.model.errors import ConfigError, LedgerUnavailable
 from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Diagnosis
-from hybrid_executor.model.reason import Reason
-from hybrid_executor.model.record import Outcome
+from hybrid_executor.model.transition import Transition
+from hybrid_executor.model.worker import WorkerState
 from hybrid_executor.ports import Backend, Ledger, Workers
 from hybrid_executor.routing import RoutingTable
 from hybrid_executor.settings import Settings, load_routing, load_settings
 from hybrid_executor.settings.pods import pod_maker
+from hybrid_executor.spans import Spans
 from hybrid_executor.staging import Staging
 from hybrid_executor.tasklog import TaskLogs
+from hybrid_executor.transitionlog import TransitionLog
 
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
@@ -63,11 +72,9 @@ class SystemClock:
         return time.monotonic()
 
 
-class HybridExecutor(BaseExecutor):
+class HybridExecutor(contract.AirflowExecutor):
     """Runs each task where its queue says: in a pod of its own, or on a Celery worker."""
 
-    supports_callbacks = True
-    supports_connection_test = True
     supports_multi_team = False
     sentry_integration = "sentry_sdk.integrations.celery.CeleryIntegration"
     pre_assigns_external_executor_id: ClassVar[bool] = True
@@ -86,7 +93,6 @@ class HybridExecutor(BaseExecutor):
         super().__init__(parallelism=parallelism or self.settings.parallelism, team_name=team_name)
         self._meter = Meter()
         self._task_logs = TaskLogs(self.settings.log_folder)
-        self._emitter = Emitter(tagged=self.settings.metrics_are_tagged)
         self._given_backends = backends
         self._given_ledger = ledger
         self._controller: Controller | None = None
@@ -96,6 +102,7 @@ class HybridExecutor(BaseExecutor):
         #: Event log records of this turn, held until the scheduler has saved them.
         self._noted: list[Any] = []
         self._live: LiveWriter | None = None
+        self._flower: FlowerTeller | None = None
         self._adoption: Adoption | None = None
         self._staging = Staging(insert=self._insert_rows, release=self._release)
 
@@ -109,6 +116,8 @@ class HybridExecutor(BaseExecutor):
             log.warning("%s", note)
         self._live = self._open_live()
         self._controller = self._make_controller()
+        self._meter.read(LEDGER_LAG, lambda: {(): self.controller.ledger_lag_s})
+        self._meter.read(POOL_WORKERS, self._count_workers)
         self._adoption = Adoption(
             controller=self._controller,
             backends=self.backends,
@@ -120,6 +129,7 @@ class HybridExecutor(BaseExecutor):
         for name, backend in self.backends.items():
             log.info("starting backend %s", name)
             backend.start()
+        self._flower = self._open_flower()
         log.info("hybrid executor started, scheduler job %s", self._owner)
 
     def _make_controller(self) -> Controller:
@@ -161,6 +171,13 @@ class HybridExecutor(BaseExecutor):
         backend = self.backends[BackendName.KUBERNETES]
         return backend.workers if isinstance(backend, KubernetesBackend) else None
 
+    def _count_workers(self) -> Mapping[Tags, float]:
+        """By pool and state; nothing where workers are no pods, or nobody knows them yet."""
+        pods = (self._workers.pods if self._workers else None) or {}
+        return Counter(
+            (pod.pool, str(pod.state)) for pod in pods.values() if pod.state is not WorkerState.GONE
+        )
+
     def _open_live(self) -> LiveWriter | None:
         if self.settings.live is None or self._given_ledger is not None:
             return None
@@ -170,6 +187,19 @@ class HybridExecutor(BaseExecutor):
             owner=self._owner,
             meter=self._meter,
             interval_s=self.settings.reconcile_interval_s,
+        )
+
+    def _open_flower(self) -> FlowerTeller | None:
+        """Backends and ledgers that tests give have no broker."""
+        is_given = self._given_ledger is not None or self._given_backends is not None
+        if is_given or not self.settings.flower_events:
+            return None
+        return open_teller(
+            contract.metadata_engine(),
+            owner=self._owner,
+            namespaces={name: one.namespace for name, one in self.settings.every_cluster.items()},
+            celery=self.settings.celery,
+            meter=self._meter,
         )
 
     @property
@@ -199,6 +229,23 @@ class HybridExecutor(BaseExecutor):
     def _ledger(self) -> Ledger:
         return self._given_ledger or DatabaseLedger(contract.metadata_engine())
 
+    @cached_property
+    def _emitter(self) -> Emitter:
+        return Emitter(
+            tagged=self.settings.metrics_are_tagged,
+            scheduler=self._owner,
+            pools=self.settings.pools,
+            is_on=self.settings.metrics_are_on,
+        )
+
+    @cached_property
+    def _spans(self) -> Spans:
+        return Spans(is_on=self.settings.traces_are_on)
+
+    @cached_property
+    def _transitions(self) -> TransitionLog:
+        return TransitionLog(self.settings.transitions_log, self._owner)
+
     @property
     def _owner(self) -> str:
         return str(self.job_id or 0)
@@ -213,7 +260,10 @@ class HybridExecutor(BaseExecutor):
         if self._controller is None:
             return
         self._controller.flush()
+        self._transitions.flush()
         deadline_s = time.monotonic() + STOP_DEADLINE_S
+        if self._flower:
+            self._flower.stop(STOP_DEADLINE_S / 4)
         for backend in self.backends.values():
             backend.stop(max(1.0, deadline_s - time.monotonic()))
         if self._live:
@@ -239,7 +289,7 @@ class HybridExecutor(BaseExecutor):
         )
         flight = Flight(
             attempt=attempt,
-            key=workload.key,
+            key=self.get_workload_key(workload),
             parcel=workload,
             routed=table is not None or attempt.kind is not WorkloadKind.TASK,
         )
@@ -261,6 +311,8 @@ class HybridExecutor(BaseExecutor):
         if self._routing is None:
             self._load_routing()
         self._noted.clear()
+        # The base class's books of what runs: what counts is the controller's.
+        self.running.clear()
         if self._adoption:
             self._adoption.go_on()
         self.controller.step()
@@ -268,13 +320,10 @@ class HybridExecutor(BaseExecutor):
         sent = inflight.sent()
         self._emit_metrics(self.parallelism - sent, sent, len(inflight) - sent)  # type: ignore[no-untyped-call]
         self._emitter.emit(self._meter, inflight, datetime.now(UTC))
+        self._transitions.flush()
 
     def sync(self) -> None:
         """Airflow's name for the part of a heartbeat that observes; the whole step here."""
-        self.controller.step()
-
-    def trigger_tasks(self, open_slots: int) -> None:  # noqa: ARG002
-        """Airflow's name for the part of a heartbeat that sends; the controller knows its own slots."""
         self.controller.step()
 
     def _process_workloads(self, workload_items: Sequence["ExecutorWorkload"]) -> None:
@@ -295,15 +344,18 @@ class HybridExecutor(BaseExecutor):
         self._meter.count(FAILURES, diagnosis.reason)
         super().change_state(key, contract.failed_state(key), diagnosis.advice)  # type: ignore[arg-type]
 
-    def restarted(self, key: Hashable, diagnosis: Diagnosis) -> None:
+    def restarted(self, key: Hashable, address: TaskAddress, diagnosis: Diagnosis) -> None:
         """See ``ports.Listener``; the reason stands in the event log of both tries."""
-        following = contract.next_try(key)
+        following = contract.next_try(address)
         self.note(following, "hybrid executor: follows a try that did not count", diagnosis.advice)
         super().change_state(key, contract.failed_state(key), diagnosis.advice)  # type: ignore[arg-type]
 
-    def ended(self, backend: BackendName, outcome: Outcome, reason: Reason | None) -> None:
+    def moved(self, step: Transition, parcel: Any) -> None:
         """See ``ports.Listener``."""
-        self._meter.count(ENDS, backend, outcome, reason or "none")
+        measure(self._meter, step)
+        self._transitions.note(step)
+        if step.is_end:
+            self._spans.note(step, contract.trace_carrier(parcel))
 
     def mismatched(
         self, submission: SubmissionId, backend: BackendName, mismatch: Mismatch, words: str
@@ -316,6 +368,9 @@ class HybridExecutor(BaseExecutor):
 
     def note(self, key: Hashable, event: str, text: str) -> None:
         """See ``ports.Listener``."""
+        for flight in self._flights_of(key):
+            if flight.attempt.address:
+                self.locate(key, flight.attempt.address)
         self.log_task_event(event=event, extra=text, ti_key=key)  # type: ignore[arg-type]
         # The scheduler takes records out of the deque while it saves them, and SQLAlchemy's bulk
         # save keeps no reference: a record that nobody else holds is saved as an empty row, which
@@ -338,12 +393,12 @@ class HybridExecutor(BaseExecutor):
 
     def has_task(self, task_instance: "TaskInstance") -> bool:
         """Whether an attempt of the task instance is on its way, held or running here."""
-        key = task_instance.key
+        key = self.get_task_key(task_instance)
         return bool(self._flights_of(key)) or self._staging.holds(key)
 
     def revoke_task(self, *, ti: "TaskInstance") -> None:
         """Withdraw a task instance's attempts; raises, emits and changes nothing."""
-        for flight in self._flights_of(ti.key):
+        for flight in self._flights_of(self.get_task_key(ti)):
             self.controller.revoke(flight)
 
     def fail_connection_test(self, key: Any) -> None:

@@ -27,7 +27,9 @@ from hybrid_executor.lifecycle import AttemptView, Phase
 from hybrid_executor.model.attempt import Attempt, BackendName, Destination, SubmissionId
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.resources import Resources
+from hybrid_executor.model.transition import Times
 from hybrid_executor.model.worker import pod_of
+from hybrid_executor.tally import Line, Place, Tally
 
 SENT_PHASES = (Phase.SENT, Phase.ACCEPTED, Phase.STARTED)
 
@@ -53,6 +55,8 @@ class Flight:
     message: str = ""
     #: When ``reason`` was last seen to hold, monotonic seconds.
     reason_seen_s: float = 0.0
+    #: The waits of which its task's event log says already; None among them for one without a reason.
+    waits_told: frozenset[Reason | None] = frozenset()
     #: When its process was first seen to run, monotonic seconds.
     started_s: float = 0.0
     #: When the parcel's token was signed, monotonic seconds.
@@ -73,6 +77,15 @@ class Flight:
     worker_began_at: datetime | None = None
     #: Whether the ledger knows that its worker's pod is being deleted.
     worker_leaves: bool = False
+    #: When it came how far, of the current submission; the first is ``attempt.queued_at`` where not set. UTC.
+    again_at: datetime | None = None
+    sent_at: datetime | None = None
+    accepted_at: datetime | None = None
+    started_at: datetime | None = None
+    #: The Celery task id, or ``namespace/pod``, once its backend has accepted.
+    external_name: str | None = None
+    #: The state that the listener was told last.
+    told: str | None = None
     #: What its current submission took, once that has ended.
     resources: Resources | None = None
     ticket: int = field(default=-1, repr=False)
@@ -88,6 +101,15 @@ class Flight:
     @property
     def destination(self) -> Destination:
         return self.attempt.route.destination
+
+    @property
+    def times(self) -> Times:
+        return Times(
+            queued_at=self.again_at or self.attempt.queued_at,
+            sent_at=self.sent_at,
+            accepted_at=self.accepted_at,
+            started_at=self.started_at,
+        )
 
     @property
     def is_sent(self) -> bool:
@@ -133,8 +155,8 @@ class Inflight:
         self._blocked: defaultdict[str, list[str]] = defaultdict(list)
         #: Of destinations that were heard of.
         self.breakers = defaultdict(Breaker, {Destination(backend): Breaker() for backend in BackendName})
-        #: By backend, the oldest first; those that have started or gone are dropped when they come up.
-        self._pending: dict[BackendName, list[tuple[datetime, int, str]]] = {b: [] for b in BackendName}
+        #: By queue and reason, for metrics.
+        self.tally = Tally()
         self._tickets = itertools.count()
 
     # --- membership ------------------------------------------------------------------
@@ -185,7 +207,7 @@ class Inflight:
             self.place(flight, flight.where)
         self._counts[flight.destination][flight.phase] += 1
         flight.ticket = next(self._tickets)
-        self._push_pending(flight)
+        self._note_place(flight)
         if flight.phase is Phase.READY:
             self._push_ready(flight)
 
@@ -195,6 +217,7 @@ class Inflight:
         if self._flights.pop(attempt.id, None) is None:
             return
         self._counts[flight.destination][flight.phase] -= 1
+        self.tally.forget(attempt.id)
         _discard(self._by_key, flight.key, attempt.id)
         self._displace(flight)
         _discard(self._by_workload, attempt.workload_id, attempt.id)
@@ -212,8 +235,13 @@ class Inflight:
     def ready(self, flight: Flight, *, reason: Reason | None = None) -> None:
         """Make it eligible, at the place in the order that it had."""
         self._set_phase(flight, Phase.READY)
-        flight.reason = reason
+        self.explain(flight, reason, flight.message)
         self._push_ready(flight)
+
+    def explain(self, flight: Flight, reason: Reason | None, message: str) -> None:
+        """Note what it waits for."""
+        flight.reason, flight.message = reason, message
+        self._note_place(flight)
 
     def back_off(self, flight: Flight, until_s: float) -> None:
         """Hold it back until ``until_s``."""
@@ -226,7 +254,6 @@ class Inflight:
         flight.attempt = attempt
         flight.routed = True
         self._counts[flight.destination][flight.phase] += 1
-        self._push_pending(flight)
         self.ready(flight)
 
     def resubmit(self, flight: Flight, until_s: float) -> None:
@@ -235,6 +262,8 @@ class Inflight:
         flight.recorded = False
         flight.refusals = 0
         flight.looked_up = False
+        flight.sent_at = flight.accepted_at = flight.started_at = None
+        flight.external_name = None
         flight.resources = None
         flight.worker_began_at = None
         flight.worker_leaves = False
@@ -282,7 +311,7 @@ class Inflight:
                 heapq.heappop(heap)
             elif any(other.may_live for other in self.others_of(flight)):
                 heapq.heappop(heap)
-                flight.reason = Reason.EARLIER_ATTEMPT
+                self.explain(flight, Reason.EARLIER_ATTEMPT, "")
                 self._blocked[flight.attempt.workload_id].append(attempt_id)
             else:
                 return True
@@ -306,8 +335,9 @@ class Inflight:
         """Wherever in that backend they go."""
         return sum(counts[phase] for to, counts in self._counts.items() if to.backend is backend)
 
-    def is_full(self, backend: BackendName) -> bool:
-        limit = self._limits.get(backend, 0)
+    def is_full(self, backend: BackendName | None = None) -> bool:
+        """Whether what is sent has reached the limit: that of a backend, or of all."""
+        limit = self._limits.get(backend, 0) if backend else self._parallelism
         return bool(limit) and self.sent(backend) >= limit
 
     def _takes_more(self, to: Destination) -> bool:
@@ -332,43 +362,20 @@ class Inflight:
         """Slots that Airflow is to count as taken."""
         return len(self._flights) - sum(self.held(b) for b in BackendName)
 
-    # --- age -------------------------------------------------------------------------
-
-    def oldest_pending(self, backend: BackendName) -> datetime | None:
-        """When the oldest attempt that has not started was queued; None if there is none."""
-        heap = self._pending[backend]
-        while heap and not self._is_pending(backend, heap[0]):
-            heapq.heappop(heap)
-        return heap[0][0] if heap else None
-
-    def _is_pending(self, backend: BackendName, entry: tuple[datetime, int, str]) -> bool:
-        _, ticket, attempt_id = entry
-        flight = self._flights.get(attempt_id)
-        return (
-            flight is not None
-            and flight.ticket == ticket
-            and flight.backend is backend
-            and flight.phase < Phase.STARTED
-        )
-
     # --- internals -------------------------------------------------------------------
 
     def _set_phase(self, flight: Flight, phase: Phase) -> None:
         counts = self._counts[flight.destination]
         counts[flight.phase] -= 1
         counts[phase] += 1
-        started, flight.phase = flight.phase is Phase.STARTED, phase
-        if started and phase is not Phase.STARTED:
-            self._push_pending(flight)  # its entry may be gone
+        flight.phase = phase
+        self._note_place(flight)
 
-    def _push_pending(self, flight: Flight) -> None:
-        entry = (flight.attempt.queued_at, flight.ticket, flight.attempt.id)
-        heap = self._pending[flight.backend]
-        heapq.heappush(heap, entry)
-        if len(heap) > 2 * len(self._flights) + 100:
-            # One that pends for days is at the head, and hides all that have come and gone since.
-            heap[:] = [kept for kept in heap if self._is_pending(flight.backend, kept)]
-            heapq.heapify(heap)
+    def _note_place(self, flight: Flight) -> None:
+        if flight.attempt.id in self._flights:
+            reason = flight.reason if flight.phase < Phase.STARTED else None
+            place = Place(Line(flight.backend, flight.attempt.queue), flight.phase, reason)
+            self.tally.note(flight.attempt.id, place, flight.attempt.queued_at)
 
     def _push_ready(self, flight: Flight) -> None:
         entry = (-flight.attempt.priority, flight.ticket, flight.attempt.id)

@@ -43,7 +43,11 @@ class Journal:
         self._opened: list[SubmissionRecord] = []
         self._changes: list[Change] = []
         self._released: dict[BackendName, list[SubmissionId]] = {}
-        self._away = False
+        self._away_since_s: float | None = None
+
+    def lag_s(self) -> float:
+        """For how long the ledger could not be written."""
+        return 0.0 if self._away_since_s is None else self._clock.monotonic_s() - self._away_since_s
 
     def change(self, change: Change) -> None:
         """Note new values of a row."""
@@ -99,13 +103,13 @@ class Journal:
         try:
             self._ledger.record(rows, self._changes)
         except LedgerUnavailable as error:
-            if not self._away:
+            if self._away_since_s is None:
                 log.warning("the ledger can't be written; nothing unrecorded is sent: %s", error)
-            self._away = True
+                self._away_since_s = self._clock.monotonic_s()
             return False
-        if self._away:
+        if self._away_since_s is not None:
             log.info("the ledger is written again")
-        self._away = False
+        self._away_since_s = None
         for flight in unrecorded:
             flight.recorded = True
         if self._live and (rows or self._changes or self._opened):

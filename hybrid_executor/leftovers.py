@@ -13,7 +13,7 @@ from hybrid_executor.comparison import gone_on, outcome_of, state_text
 from hybrid_executor.inflight import Inflight
 from hybrid_executor.journal import Journal
 from hybrid_executor.lifecycle import Witness
-from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress
+from hybrid_executor.model.attempt import BackendName, SubmissionId
 from hybrid_executor.model.errors import Unavailable
 from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Diagnosis, Ended, Observation
@@ -97,8 +97,8 @@ class Leftovers:
 
     def _close_rows(self, rows: Sequence[SubmissionRecord], mismatch: Mismatch) -> None:
         loose = [row for row in rows if self._inflight.get(row.id.attempt_id) is None]
-        addresses = {row.address for row in loose if row.address}
-        witnesses = self._tasks.witnesses(addresses) if addresses else {}
+        attempts = {row.id.attempt_id: row.address for row in loose if row.address}
+        witnesses = self._tasks.witnesses(attempts) if attempts else {}
         for row in loose:
             if _may_be_adopted(row, witnesses):
                 continue
@@ -121,12 +121,12 @@ class Leftovers:
     def _settle(
         self,
         row: SubmissionRecord,
-        witnesses: Mapping[TaskAddress, Witness],
+        witnesses: Mapping[str, Witness],
         mismatch: Mismatch | None,
         seen: Ended | None = None,
     ) -> None:
         """Close it with what Airflow says of it, and, where that is no success, with what its backend saw."""
-        witness = witnesses.get(row.address) if row.address else None
+        witness = witnesses.get(row.id.attempt_id)
         outcome = outcome_of(witness, row.id.attempt_id)
         diagnosis = Diagnosis(reason=Reason.SETTLED, message=state_text(witness))
         if seen and seen.diagnosis and outcome is not Outcome.SUCCEEDED:
@@ -150,7 +150,8 @@ class Leftovers:
             return ()
         try:
             rows = self._ledger.find({o.submission.attempt_id for _, o in strangers})
-            witnesses = self._tasks.witnesses({r.address for r in rows.values() if r.address})
+            attempts = {attempt: row.address for attempt, row in rows.items() if row.address}
+            witnesses = self._tasks.witnesses(attempts)
         except Unavailable as error:
             log.warning("%d submissions of nobody here wait: %s", len(strangers), error)
             return strangers
@@ -173,7 +174,7 @@ class Leftovers:
         name: BackendName,
         end: Ended,
         row: SubmissionRecord | None,
-        witnesses: Mapping[TaskAddress, Witness],
+        witnesses: Mapping[str, Witness],
     ) -> None:
         if row and row.ended_at is None:
             is_orphan = row.scheduler_job not in self._live
@@ -192,6 +193,6 @@ class Leftovers:
         self.withdraw(name, submission, *([row.cluster] if row else self._backends[name].troubles))
 
 
-def _may_be_adopted(row: SubmissionRecord, witnesses: Mapping[TaskAddress, Witness]) -> bool:
-    witness = witnesses.get(row.address) if row.address else None
+def _may_be_adopted(row: SubmissionRecord, witnesses: Mapping[str, Witness]) -> bool:
+    witness = witnesses.get(row.id.attempt_id)
     return gone_on(witness, row.id.attempt_id) is None

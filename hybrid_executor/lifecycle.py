@@ -50,6 +50,11 @@ class Phase(IntEnum):
     ACCEPTED = 3
     STARTED = 4
 
+    @property
+    def word(self) -> str:
+        """As metrics and logs have it."""
+        return self.name.lower()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:

@@ -222,6 +222,17 @@ Where users reach the Flower dashboard. If set, Airflow's navigation has a link 
 """,
     ),
     Option(
+        name="flower_events",
+        type="boolean",
+        default="True",
+        description="""\
+Whether pods are told of as Celery events, so that Flower shows them beside Celery tasks, under the worker
+``kubernetes@NAMESPACE``. One of several schedulers tells of all pods of this Airflow, from the ledger and
+never in the heartbeat; another takes over within half a minute when that one dies. Nobody keeps these
+events: they cost little where no Flower listens, and nothing where this is False.
+""",
+    ),
+    Option(
         name="live_url",
         type="string",
         default="broker",
@@ -244,6 +255,17 @@ task ever waits for this server, and what it loses is made anew from the metadat
 What the names of all keys of the live half begin with, in braces. Not set: ``hybrid-`` and a name made of
 the metadata database's place, so that Airflows that share a server share no key. Set it where processes
 reach the database under different host names, for whoever reads has to use the same.
+""",
+    ),
+    Option(
+        name="transitions_log",
+        type="string",
+        default="",
+        example="stdout",
+        description="""\
+Where the scheduler writes one line of JSON for each step of a submission, its waits and its end included:
+the path of a file, relative to AIRFLOW_HOME, or ``stdout``. ``attempt_id`` joins them with the logs of pods
+and workers. The file may be moved away at any time. Not set: nowhere.
 """,
     ),
     Option(

@@ -15,8 +15,8 @@ from hybrid_executor.lifecycle import Witness
 from hybrid_executor.model.attempt import Attempt, BackendName, Submission, SubmissionId, TaskAddress
 from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Diagnosis, Observation
-from hybrid_executor.model.reason import Reason
-from hybrid_executor.model.record import Change, Outcome, Stage, SubmissionRecord
+from hybrid_executor.model.record import Change, Stage, SubmissionRecord
+from hybrid_executor.model.transition import Transition
 from hybrid_executor.model.worker import WorkerPod
 
 
@@ -168,8 +168,12 @@ class Live(Protocol):
 class Tasks(Protocol):
     """Airflow's own tables. Every method may raise ``Unavailable``; all are single statements."""
 
-    def witnesses(self, addresses: Collection[TaskAddress]) -> Mapping[TaskAddress, Witness]:
-        """The task instances' rows; an address without a row is left out. ``try_number`` is not compared."""
+    def witnesses(self, attempts: Mapping[str, TaskAddress]) -> Mapping[str, Witness]:
+        """What the task instances' rows say, by attempt; one whose address has no row is left out.
+
+        ``try_number`` is not compared. Where several rows are at one address,
+        the one that carries the attempt speaks.
+        """
 
     def refresh_queued(self, attempts: Collection[Attempt]) -> None:
         """Start the clock of ``task_queued_timeout`` anew for those that are still queued."""
@@ -181,8 +185,9 @@ class Tasks(Protocol):
         """Turn a running task instance into one that runs again in ``after_s`` seconds and costs no retry.
 
         In one transaction, and only if it is still running as this attempt:
-        False means that it is not. It then is RESTARTING, with ``reason`` as its
-        ``retry_reason``, and waits for the word that its process has failed.
+        False means that it is not. ``reason`` stands as its ``retry_reason``. It
+        then is RESTARTING and waits for the word that its process has failed;
+        where Airflow has a row for each try, the next one waits already.
         """
 
     def parcel(self, attempt: Attempt) -> Any | None:
@@ -202,11 +207,14 @@ class Listener(Protocol):
 
     def failed(self, key: Hashable, diagnosis: Diagnosis) -> None: ...
 
-    def restarted(self, key: Hashable, diagnosis: Diagnosis) -> None:
-        """The task instance is RESTARTING; a failure is the word that makes Airflow go on with a new try."""
+    def restarted(self, key: Hashable, address: TaskAddress, diagnosis: Diagnosis) -> None:
+        """The task instance is prepared; a failure is the word that makes Airflow go on with a new try."""
 
-    def ended(self, backend: BackendName, outcome: Outcome, reason: Reason | None) -> None:
-        """A submission is closed, whether Airflow is told or not."""
+    def moved(self, step: Transition, parcel: Any) -> None:
+        """A submission made a step on its way, its end included, whether Airflow is told or not.
+
+        ``parcel`` is what its payload is made from; None for one that was adopted.
+        """
 
     def mismatched(
         self, submission: SubmissionId, backend: BackendName, mismatch: Mismatch, words: str

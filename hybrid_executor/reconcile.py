@@ -71,11 +71,12 @@ class Reconciler:
         refresh_s: float,
         heartbeat_timeout_s: float,
         close: Close,
+        let_go: Callable[[Flight], None],
     ) -> None:
         """A round each ``interval_s``; a wait is told to Airflow's clock each ``refresh_s``. A withdrawn
         attempt of which nobody says anything is given up after ``heartbeat_timeout_s``, Airflow's own.
 
-        ``close`` ends a flight without telling Airflow.
+        ``close`` ends a flight without telling Airflow; ``let_go`` leaves it to another scheduler.
         """
         self._backends = backends
         self._tasks = tasks
@@ -87,6 +88,7 @@ class Reconciler:
         self._refresh = timedelta(seconds=refresh_s)
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._close = close
+        self._let_go = let_go
         self._began_s = float("-inf")
         self._stepped_s = float("-inf")
         #: Whom this round has not come to.
@@ -133,11 +135,11 @@ class Reconciler:
         return self._leftovers.settle_strangers(strangers)
 
     def _compare_with_tasks(self, flights: Sequence[Flight]) -> None:
-        addresses = {f.attempt.address for f in flights if f.attempt.address}
-        witnesses = self._tasks.witnesses(addresses) if addresses else {}
+        attempts = {f.attempt.id: f.attempt.address for f in flights if f.attempt.address}
+        witnesses = self._tasks.witnesses(attempts) if attempts else {}
         waiting: list[Flight] = []
         for flight in flights:
-            witness = witnesses.get(flight.attempt.address) if flight.attempt.address else None
+            witness = witnesses.get(flight.attempt.id)
             agrees = self._agrees(flight, witness)
             if agrees and witness and witness.state == "queued" and self._is_to_be_refreshed(flight):
                 waiting.append(flight)
@@ -163,7 +165,7 @@ class Reconciler:
             case LetGo(mismatch=mismatch):
                 owner = witness.owner if witness else None
                 self._tell(flight, mismatch, f"scheduler job {owner} has it now")
-                self._inflight.remove(flight)
+                self._let_go(flight)
             case Withdraw(mismatch=mismatch, outcome=outcome):
                 self._tell(flight, mismatch, f"withdrawn: {state_text(witness)}")
                 if flight.may_live:

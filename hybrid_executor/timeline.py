@@ -2,9 +2,10 @@
 
 Pure: reads records of the ledger and knows no clock. Says nothing that the
 ledger does not; what became of the task is Airflow's to say. Called by the
-commands.
+commands, the page in Airflow's UI, and the controller.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,6 +15,15 @@ from hybrid_executor.cluster.quantity import about
 from hybrid_executor.durations import in_words
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.record import Outcome, Stage, SubmissionRecord
+
+#: What an outcome is called above its column.
+ENDS: Mapping[Outcome, str] = {
+    Outcome.SUCCEEDED: "ended well",
+    Outcome.FAILED: "failed",
+    Outcome.REPLACED: "sent again",
+    Outcome.RESTARTED: "runs again",
+    Outcome.REVOKED: "withdrawn",
+}
 
 
 class Event(StrEnum):
@@ -44,6 +54,21 @@ _ENDS = {
     Outcome.REPLACED: "ended before the task had started, and was sent again",
     Outcome.REVOKED: "withdrawn",
     Outcome.RESTARTED: "died while the task ran, and Airflow runs the task again without using a retry",
+}
+#: What Airflow's own states mean while the ledger knows nothing of the task.
+_UNKNOWN_HERE = {
+    None: "Airflow has not scheduled it: its upstream tasks, or its DAG run, are not so far",
+    "scheduled": (
+        "the scheduler has not queued it: pool slots, max_active_tasks, [core] parallelism, or a scheduler"
+        " that is not running (airflow jobs check --job-type SchedulerJob)"
+    ),
+    "queued": (
+        "no executor of this kind has recorded it: it is being queued, another executor has it, or the"
+        " routes file is wrong (airflow hybrid routes)"
+    ),
+    "deferred": "it waits in the triggerer, which has no place here",
+    "up_for_retry": "it waits for its retry_delay",
+    "up_for_reschedule": "its sensor looks again later",
 }
 
 
@@ -101,6 +126,13 @@ def advice(record: SubmissionRecord) -> str:
             f"no worker has taken it yet: are there workers for queue {record.queue}, and do they have room?"
         )
     return ""
+
+
+def unknown_here(state: str | None) -> str:
+    """What the state of a task in Airflow says where the ledger knows nothing of that task."""
+    return _UNKNOWN_HERE.get(
+        state, "the ledger knows nothing of it: another executor ran it, or it was trimmed"
+    )
 
 
 def _queued(record: SubmissionRecord) -> str:

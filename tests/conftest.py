@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.fixtures.mariadb",
     "tests.fixtures.live",
     "tests.fixtures.node",
+    "tests.fixtures.page",
     "tests.fixtures.site",
     "tests.fixtures.stack",
     "tests.fixtures.stock",

@@ -1,7 +1,5 @@
 """``airflow hybrid attempts``: submissions from the ledger, newest first, in pages."""
 
-import base64
-import binascii
 import json
 from argparse import Namespace
 from datetime import UTC, datetime
@@ -39,7 +37,7 @@ def attempts(args: Namespace) -> None:
     row = _record if args.output in ("json", "yaml") else _row
     show([row(record, now) for record in page.records], args.output)
     if page.following:
-        tell([f"There are more; the next page: --after {_mark(page.following)}"])
+        tell([f"There are more; the next page: --after {page.following.mark}"])
 
 
 def _state(text: str | None) -> Stage | Outcome | None:
@@ -86,17 +84,8 @@ def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, list) else str(value)
 
 
-def _mark(place: Place) -> str:
-    """A place as one word that no shell cuts."""
-    words = [place.queued_at.isoformat(), place.attempt_id, place.submission]
-    return base64.urlsafe_b64encode(json.dumps(words).encode()).decode().rstrip("=")
-
-
 def _place(mark: str) -> Place:
     try:
-        queued_at, attempt_id, submission = json.loads(
-            base64.urlsafe_b64decode(mark + "=" * (-len(mark) % 4))
-        )
-        return Place(datetime.fromisoformat(queued_at), str(attempt_id), int(submission))
-    except (binascii.Error, ValueError, TypeError) as error:
+        return Place.at(mark)
+    except ValueError as error:
         raise SystemExit(f"--after: {mark!r} is no place that this command has named") from error

@@ -9,18 +9,14 @@ from collections.abc import Sequence
 
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
-from sqlalchemy import Connection
 
 from hybrid_executor import contract
 from hybrid_executor.cli.ledger import reading
 from hybrid_executor.cli.routes import routing_or_exit, show, tell
-from hybrid_executor.ledger.database import translated
+from hybrid_executor.poolload import DIALECTS, PoolLoad, pool_loads
 from hybrid_executor.routing import Pool
-from hybrid_executor.scaling import Demand, Dialect, demand_of, in_flight_query, trigger_query
+from hybrid_executor.scaling import Dialect, demand_of, trigger_query
 from hybrid_executor.settings import Settings, load_settings
-
-#: What SQLAlchemy calls the databases that an autoscaler can ask.
-DIALECTS: dict[str, Dialect] = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
 
 
 @suppress_logs_and_warning
@@ -37,9 +33,9 @@ def scaling(args: Namespace) -> None:
             raise SystemExit(f"each pool has a query of its own: add --pool, one of {_names(pools)}")
         print(trigger_query(dialect, demands[0]), end="")
         return
-    with reading(), translated(), contract.metadata_engine().connect() as connection:
-        rows = [_row(connection, dialect, pool, demand) for pool, demand in zip(pools, demands, strict=True)]
-    show(rows, args.output)
+    with reading():
+        loads = pool_loads(contract.metadata_engine(), dialect, zip(pools, demands, strict=True))
+    show([_row(load) for load in loads], args.output)
 
 
 def _chosen(settings: Settings, name: str | None) -> tuple[Pool, ...]:
@@ -62,21 +58,14 @@ def _dialect() -> Dialect:
     return DIALECTS[name]
 
 
-def _row(connection: Connection, dialect: Dialect, pool: Pool, demand: Demand) -> dict[str, str]:
-    wanted = _ask(connection, trigger_query(dialect, demand))
+def _row(load: PoolLoad) -> dict[str, str]:
     return {
-        "pool": pool.name,
-        "queues": ", ".join(pool.queues),
-        "in_flight": str(_ask(connection, in_flight_query(dialect, demand))),
-        "concurrency": str(pool.concurrency),
-        "wanted": str(wanted),
-        "min": str(pool.min_replicas),
-        "max": str(pool.max_replicas),
-        "replicas": str(min(max(wanted, pool.min_replicas), pool.max_replicas)),
+        "pool": load.pool.name,
+        "queues": ", ".join(load.pool.queues),
+        "in_flight": str(load.in_flight),
+        "concurrency": str(load.pool.concurrency),
+        "wanted": str(load.wanted),
+        "min": str(load.pool.min_replicas),
+        "max": str(load.pool.max_replicas),
+        "replicas": str(load.replicas),
     }
-
-
-def _ask(connection: Connection, query: str) -> int:
-    # As the autoscaler sends it: a % is no placeholder.
-    plain = connection.execution_options(no_parameters=True)
-    return int(plain.exec_driver_sql(query).scalar_one())

@@ -7,7 +7,6 @@ queries, whatever is in flight, and three round trips to the live half.
 import json
 import time
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,20 +27,14 @@ from hybrid_executor.durations import in_words
 from hybrid_executor.ledger.history import QueueCounts, Wait
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.record import Outcome, Stage, SubmissionRecord
+from hybrid_executor.overview import places
 from hybrid_executor.settings import Settings, load_settings
+from hybrid_executor.timeline import ENDS
 
 #: How far back ends are counted.
 ENDED_WITHIN = timedelta(hours=1)
 #: Places and waits that one screen shows; JSON has all.
 LINES_MAX = 20
-#: What an outcome is called above its column.
-ENDS = {
-    Outcome.SUCCEEDED: "ended well",
-    Outcome.FAILED: "failed",
-    Outcome.REPLACED: "sent again",
-    Outcome.RESTARTED: "runs again",
-    Outcome.REVOKED: "withdrawn",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,19 +84,10 @@ def take(settings: Settings) -> Status:
             schedulers=sorted(live),
             queues=told.counts(now - ENDED_WITHIN),
             waits=told.waits(),
-            places=_places(told.places()),
+            places=places((*place, count) for place, count in told.places().items()),
             orphans=sum(count for owner, count in owners.items() if owner not in live),
             live=livehalf.look_at(settings.live, live, sum(owners.values())),
         )
-
-
-def _places(counted: dict[tuple[BackendName, str], int]) -> list[tuple[BackendName, str, int]]:
-    """Workers by their names, pods by their nodes; the busiest first."""
-    load: Counter[tuple[BackendName, str]] = Counter()
-    for (backend, where), count in counted.items():
-        name = where.rpartition(" on ")[2] if backend is BackendName.KUBERNETES else where
-        load[backend, name] += count
-    return [(backend, name, count) for (backend, name), count in load.most_common()]
 
 
 def screen(status: Status) -> RenderableType:

@@ -24,25 +24,10 @@ from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.record import Stage, SubmissionRecord
 from hybrid_executor.pods.inventory import PodSummary, summarise
 from hybrid_executor.settings import Settings, load_settings
-from hybrid_executor.timeline import Moment, advice, headline, story
+from hybrid_executor.timeline import Moment, advice, headline, story, unknown_here
 
 #: Columns for the time of a line.
 WHEN = 24
-#: What Airflow's own states mean while the executor knows nothing of the task.
-UNKNOWN_HERE = {
-    None: "Airflow has not scheduled it: its upstream tasks, or its DAG run, are not so far",
-    "scheduled": (
-        "the scheduler has not queued it: pool slots, max_active_tasks, [core] parallelism, or a scheduler"
-        " that is not running (airflow jobs check --job-type SchedulerJob)"
-    ),
-    "queued": (
-        "no executor of this kind has recorded it: it is being queued, another executor has it, or the"
-        " routes file is wrong (airflow hybrid routes)"
-    ),
-    "deferred": "it waits in the triggerer, which has no place here",
-    "up_for_retry": "it waits for its retry_delay",
-    "up_for_reschedule": "its sensor looks again later",
-}
 
 
 @suppress_logs_and_warning
@@ -66,7 +51,7 @@ def why(args: Namespace) -> None:
         _tell(record, now)
     if pod:
         print(f"  {'now':<{WHEN}}  {_pod_in_words(pod)}")
-    hint = advice(records[-1]) if records else _unknown_here(instance)
+    hint = advice(records[-1]) if records else unknown_here(instance.state if instance else None)
     if hint:
         print(f"  -> {hint}")
 
@@ -170,13 +155,6 @@ def _pod_in_words(pod: PodSummary | str) -> str:
         return pod
     why_so = f": {pod.reason}" if pod.reason else ""
     return f"pod {pod.external_name} is {pod.phase}{why_so}" + (f", on {pod.node}" if pod.node else "")
-
-
-def _unknown_here(instance: TaskView | None) -> str:
-    state = instance.state if instance else None
-    return UNKNOWN_HERE.get(
-        state, "the ledger knows nothing of it: another executor ran it, or it was trimmed"
-    )
 
 
 def _as_json(

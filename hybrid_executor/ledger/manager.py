@@ -19,7 +19,7 @@ _HERE = files("hybrid_executor.ledger")
 
 
 class LedgerDBManager(BaseDBManager):
-    """Creates, upgrades, downgrades and drops the ledger's table."""
+    """Creates, upgrades, downgrades and drops the ledger's tables."""
 
     metadata = metadata
     version_table_name = VERSION_TABLE
@@ -27,7 +27,7 @@ class LedgerDBManager(BaseDBManager):
     alembic_file = str(_HERE / "alembic.ini")
     supports_table_dropping = True
     #: The newest revision of each release that brought one, in ascending order.
-    revision_heads_map = {"0.1.0": "0006"}  # noqa: RUF012 (the base class declares it so)
+    revision_heads_map = {"0.1.0": "0007"}  # noqa: RUF012 (the base class declares it so)
 
     def get_alembic_config(self) -> Any:
         """The base class's configuration, with the engine that Airflow has configured."""

@@ -5,8 +5,11 @@ long the history is: open rows have one of their own, tasks another, and what
 is asked of the past is asked since a time.
 """
 
+import base64
+import json
+import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, select, tuple_
@@ -20,11 +23,14 @@ _c = submission.c
 
 #: ``SubmissionRecord.state`` of what is open, as SQL. Constants stand in the text: PostgreSQL would take
 #: an expression with parameters for another one wherever it comes again, as in GROUP BY.
-_stage: ColumnElement[str] = case(
+stage_as_sql: ColumnElement[str] = case(
     (_c.started_at.is_not(None), literal_column(f"'{Stage.RUNNING}'")),
     (_c.submitted_at.is_not(None), literal_column(f"'{Stage.SUBMITTED}'")),
     else_=literal_column(f"'{Stage.QUEUED}'"),
 )
+
+#: An attempt's, as a mark may name it; some databases refuse text that has any character in it.
+_ID = re.compile(r"[0-9a-f-]{1,36}")
 
 #: What ``pod_runs`` reads: whole rows would be ten times as much.
 POD_RUN = (
@@ -49,6 +55,10 @@ class Wanted:
 
     #: Queued at this time, UTC, or later.
     since: datetime
+    #: Queued before this time, UTC.
+    until: datetime | None = None
+    #: Of one of these DAGs; None among them stands for what is of none, as callbacks are.
+    dag_ids: frozenset[str | None] | None = None
     dag_id: str | None = None
     run_id: str | None = None
     task_id: str | None = None
@@ -67,6 +77,26 @@ class Place:
     queued_at: datetime
     attempt_id: str
     submission: int
+
+    @property
+    def mark(self) -> str:
+        """It as one word that no shell cuts and no URL quotes."""
+        words = [self.queued_at.isoformat(), self.attempt_id, self.submission]
+        return base64.urlsafe_b64encode(json.dumps(words).encode()).decode().rstrip("=")
+
+    @classmethod
+    def at(cls, mark: str) -> "Place":
+        """The place of a mark; ``ValueError`` for a word that is none."""
+        try:
+            words = json.loads(base64.urlsafe_b64decode(mark + "=" * (-len(mark) % 4)))
+            queued_at, attempt_id, submission = words
+            place = cls(datetime.fromisoformat(queued_at).astimezone(UTC), attempt_id, submission)
+            is_one = _ID.fullmatch(attempt_id) and 0 < submission < 2**31
+        except (TypeError, ValueError, OverflowError):
+            is_one = None
+        if not is_one:
+            raise ValueError(f"{mark!r} is no place that a page has named")
+        return place
 
 
 def newest(wanted: Wanted, limit: int, after: Place | None = None) -> Select[Any]:
@@ -95,16 +125,16 @@ def open_counts() -> Select[Any]:
     """Open submissions by backend, queue and stage; with the oldest of each."""
     counted = (func.count().label("count"), func.min(_c.queued_at).label("oldest"))
     return (
-        select(_c.backend, _c.queue, _stage.label("stage"), *counted)
+        select(_c.backend, _c.queue, stage_as_sql.label("stage"), *counted)
         .where(_c.ended_at.is_(None))
-        .group_by(_c.backend, _c.queue, _stage)
+        .group_by(_c.backend, _c.queue, stage_as_sql)
     )
 
 
 def stages_of(owner: str) -> Select[Any]:
     """How far each open submission of one scheduler is, the newest of each attempt last."""
     return (
-        select(_c.attempt_id, _c.submission, _stage.label("stage"))
+        select(_c.attempt_id, _c.submission, stage_as_sql.label("stage"))
         .where(_c.ended_at.is_(None), _c.scheduler_job == owner)
         .order_by(_c.attempt_id, _c.submission)
     )
@@ -189,8 +219,12 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
         _c.backend: wanted.backend and wanted.backend.value,
     }
     conditions = [column == value for column, value in equal.items() if value is not None]
+    if wanted.until:
+        conditions.append(_c.queued_at < wanted.until)
+    if wanted.dag_ids is not None:
+        conditions.append(_of_dags(wanted.dag_ids))
     if isinstance(wanted.state, Stage):
-        conditions += [_c.ended_at.is_(None), _stage == wanted.state.value]
+        conditions += [_c.ended_at.is_(None), stage_as_sql == wanted.state.value]
     elif wanted.state:
         conditions.append(_c.outcome == wanted.state.value)
     if wanted.reason:
@@ -198,3 +232,8 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
         waits = (_c.waits_for == wanted.reason.value) & _c.ended_at.is_(None) & _c.started_at.is_(None)
         conditions.append(ended | waits)
     return conditions
+
+
+def _of_dags(dag_ids: frozenset[str | None]) -> ColumnElement[bool]:
+    named = _c.dag_id.in_(sorted(dag_id for dag_id in dag_ids if dag_id is not None))
+    return named | _c.dag_id.is_(None) if None in dag_ids else named

@@ -14,7 +14,7 @@ from hybrid_executor.ledger.database import MIGRATE_COMMAND, explain
 #: Ours, beside Airflow's own ``alembic_version``.
 VERSION_TABLE = "alembic_version_hybrid_executor"
 #: Every revision of ``migrations/versions``, oldest first.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 
 _VERSION = table(VERSION_TABLE, column("version_num"))
 

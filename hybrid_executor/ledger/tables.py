@@ -1,8 +1,10 @@
-"""The ledger's one table: a row per submission, with what is known of its attempt.
+"""The ledger's table, a row per submission with what is known of its attempt; and two small ones beside it.
 
 Declares columns and indexes and nothing else; ``statements`` writes SQL over
-it, ``migrations`` brings it into a database. The table stands in a MetaData of
-its own, so that Airflow's migrations never see it, and refers to none of
+it, ``migrations`` brings it into a database. What Flower was told, and by whom,
+is no part of a submission and has tables of its own (``flower``), so that no
+heartbeat waits for them. The tables stand in a MetaData of
+their own, so that Airflow's migrations never see them, and refer to none of
 Airflow's tables, so that a task instance that is cleared or deleted takes no
 history with it.
 
@@ -170,4 +172,23 @@ Index(
     submission.c.ended_at,
     postgresql_where=_ENDED,
     sqlite_where=_ENDED,
+)
+
+lease = Table(
+    "hybrid_lease",
+    metadata,
+    Column("name", _key(32), primary_key=True),
+    #: One process.
+    Column("holder", _key(64), nullable=False),
+    Column("held_until", UtcTime(), nullable=False),
+)
+
+#: How far Flower was told of a submission (``podevents.Told``); kept until a while after its end.
+flower = Table(
+    "hybrid_flower",
+    metadata,
+    Column("attempt_id", _key(36), primary_key=True),
+    Column("submission", Integer, primary_key=True, autoincrement=False),
+    Column("told", Integer, nullable=False),
+    Column("told_at", UtcTime(), nullable=False),
 )

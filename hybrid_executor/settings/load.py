@@ -19,6 +19,7 @@ from hybrid_executor.settings.pools import load_pools
 from hybrid_executor.settings.reader import Reader
 from hybrid_executor.settings.values import Settings
 from hybrid_executor.settings.worker import visibility_timeout
+from hybrid_executor.transitionlog import STDOUT
 
 if TYPE_CHECKING:
     from airflow.configuration import AirflowConfigParser
@@ -53,6 +54,10 @@ def _settings(read: Reader) -> Settings:
         parallelism=read.integer("core", "parallelism", 32, least=1),
         default_queue=read.text("operators", "default_queue", "default"),
         metrics_are_tagged=_metrics_are_tagged(read),
+        metrics_are_on=any(
+            read.boolean("metrics", option, False)
+            for option in ("statsd_datadog_enabled", "statsd_on", "otel_on")
+        ),
         task_queued_timeout_s=read.seconds("scheduler", "task_queued_timeout", 600.0, least=1.0),
         task_instance_heartbeat_timeout_s=read.seconds(
             "scheduler", "task_instance_heartbeat_timeout", 300.0, least=1.0
@@ -67,6 +72,8 @@ def _settings(read: Reader) -> Settings:
         clusters_file=clusters_file,
         pools_file=pools_file,
         pools=load_pools(read, pools_file),
+        traces_are_on=read.boolean("traces", "otel_on", False),
+        transitions_log=_transitions_log(read),
         celery_parallelism=_integer(read, "celery_parallelism"),
         kubernetes_parallelism=_integer(read, "kubernetes_parallelism"),
         held_limit=_integer(read, "held_limit"),
@@ -74,6 +81,7 @@ def _settings(read: Reader) -> Settings:
         token_life_s=_token_life(read),
         workload_secret=read.boolean(SECTION, "workload_secret", default("workload_secret") == "True"),
         measure_pods=read.boolean(SECTION, "measure_pods", default("measure_pods") == "True"),
+        flower_events=read.boolean(SECTION, "flower_events", default("flower_events") == "True"),
         reconcile_interval_s=_seconds(read, "reconcile_interval_s", least=1.0),
         backoff_first_s=backoff_first_s,
         backoff_max_s=backoff_max_s,
@@ -147,6 +155,12 @@ def _file(read: Reader, option: str) -> str | None:
     """The absolute path; a relative one starts at AIRFLOW_HOME, whatever the working directory."""
     path = read.text(SECTION, option)
     return str(Path(get_airflow_home(), path)) if path else None
+
+
+def _transitions_log(read: Reader) -> str:
+    if read.text(SECTION, "transitions_log") == STDOUT:
+        return STDOUT
+    return _file(read, "transitions_log") or ""
 
 
 def _multi_team(read: Reader) -> bool:

@@ -41,10 +41,15 @@ class Settings:
     task_instance_heartbeat_timeout_s: float = 300.0
     #: Whether what collects Airflow's metrics knows tags; plain StatsD does not.
     metrics_are_tagged: bool = True
+    metrics_are_on: bool = False
+    #: ``[traces] otel_on``.
+    traces_are_on: bool = False
     scheduler_health_check_threshold_s: float = 30.0
 
     #: ``[logging] base_log_folder``.
     log_folder: str = ""
+    #: Absolute, ``stdout``, or empty for none.
+    transitions_log: str = ""
 
     # --- [hybrid_executor] ---
     kubernetes_queues: tuple[str, ...] = (default("kubernetes_queues"),)
@@ -71,6 +76,8 @@ class Settings:
     backoff_first_s: float = float(default("backoff_first_s"))
     backoff_max_s: float = float(default("backoff_max_s"))
 
+    #: Whether pods are told of as Celery events.
+    flower_events: bool = default("flower_events") == "True"
     #: None where the ledger has no live half.
     live: LiveConfig | None = None
 

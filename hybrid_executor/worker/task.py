@@ -15,7 +15,10 @@ success, a deferral, a skip, and a failure of its own.
 A process that ends well leaves what its container took in the termination
 message (``gauge``), which costs no request and no right. To Airflow it reports
 nothing that the stock one would not, and it decides nothing. Pods start it as
-``python -m hybrid_executor.worker.task``; written for Airflow 3.3.
+``python -m hybrid_executor.worker.task``.
+
+Written for Airflow 3.3. Where a supervisor lets its task finish instead, as 3.4's
+does, a failure after a SIGTERM is the task's own, and is reported.
 """
 
 import signal
@@ -24,17 +27,21 @@ from contextlib import nullcontext
 from types import FrameType
 from typing import Any, ClassVar
 
+import airflow.sdk
 import attrs
 import structlog
 from airflow.sdk.api.datamodels._generated import TaskInstanceState
 from airflow.sdk.execution_time import execute_workload, supervisor
 from airflow.sdk.execution_time.comms import RetryTask
+from packaging.version import Version
 
 from hybrid_executor.worker import gauge
 
 log = structlog.get_logger(__name__)
 
 FAILURES = frozenset({TaskInstanceState.FAILED, TaskInstanceState.UP_FOR_RETRY})
+#: Whether a SIGTERM of this process is one of its task; with the SDK of Airflow 3.4 it no longer is.
+PASSES_SIGTERM_ON = Version(airflow.sdk.__version__).release < (1, 4)
 
 
 @attrs.define(kw_only=True)
@@ -52,7 +59,7 @@ class Supervised(supervisor.ActivitySubprocess):
         pass_on: Any = signal.getsignal(signal.SIGTERM)
 
         def note(number: int, frame: FrameType | None) -> None:
-            self._stopped = True
+            self._stopped = PASSES_SIGTERM_ON
             pass_on(number, frame)
 
         signal.signal(signal.SIGTERM, note)

@@ -99,7 +99,8 @@ class DeathSuite:
                 lambda gone=name: bool(set(scene.pods(run)) - {gone}), 60, lambda: f"pods: {scene.pods()}"
             )
         assert scene.stack.states("nowhere", run) == {"nowhere": "queued"}
-        events = [(number, event) for _, number, event, _ in scene.event_log(run)]
+        # On a slow machine it has waited for more than a minute, too.
+        events = [(number, event) for _, number, event, _ in scene.event_log(run) if event != "waits"]
         assert events == [(1, "submitted again")] * 2
         assert scene.tries(run) == {}
         scene.fail_run("nowhere", run)

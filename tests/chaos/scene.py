@@ -17,6 +17,7 @@ import kubernetes
 import sqlalchemy as sa
 
 import hybrid_executor
+from hybrid_executor.airflowtables import PAST_TRIES
 from hybrid_executor.standalone.stack.client import ApiRefused
 from tests.fixtures.stack import RunningStack, wait_until
 
@@ -203,7 +204,7 @@ class Scene:
     def tries(self, run_id: str) -> dict[str, list[tuple[int, str, str | None]]]:
         """The finished tries of each task of a run that were followed by another: number, state, reason."""
         query = sa.text(
-            "SELECT task_id, try_number, state, retry_reason FROM task_instance_history"
+            f"SELECT task_id, try_number, state, retry_reason FROM {PAST_TRIES}"  # noqa: S608
             " WHERE run_id = :run ORDER BY task_id, try_number"
         )
         found: dict[str, list[tuple[int, str, str | None]]] = {}

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from uuid import UUID
 
 import pytest
 from airflow.executors.base_executor import BaseExecutor
@@ -74,6 +75,7 @@ def test_held_attempts_leave_both_numbers_of_slots(executor: HybridExecutor):
 def test_revoking_what_it_does_not_know_raises_emits_and_changes_nothing(executor: HybridExecutor):
     class Ti:
         key = ("some", "key")
+        id = UUID("8a1c54a0-1111-4222-8333-444455556666")
 
     executor.revoke_task(ti=Ti())
     assert executor.get_event_buffer() == {}

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import http.client
 import json
 import re
 from collections.abc import Iterator
@@ -12,7 +11,10 @@ from typing import Any
 import kubernetes
 import pytest
 
+from hybrid_executor.model.attempt import SubmissionId
+from hybrid_executor.naming import celery_task_id
 from tests.e2e.examples import Examples, Run
+from tests.fixtures.flower import flower, flower_tasks, flower_workers
 from tests.fixtures.stack import RunningStack, wait_until
 
 #: Any token: a JSON object in base64, a dot, another one.
@@ -91,11 +93,42 @@ def test_flower_shows_the_worker_and_what_it_runs(talking: Run, examples: Exampl
     )
 
 
-def test_flower_says_which_try_of_which_run_a_task_is(talking: Run) -> None:
-    [row] = talking.submissions()["on_worker"]
-    shown = flower_tasks(talking.stack)[row.external_name]["args"]
-    for part in ("talk_and_wait", "on_worker", talking.run_id):
-        assert part in shown
+def test_flower_shows_the_pod_beside_it_and_what_runs_in_pods(talking: Run, examples: Examples) -> None:
+    stack = talking.stack
+    [row] = talking.submissions()["in_pod"]
+    worker = f"kubernetes@{stack.namespace}"
+    wait_until(
+        lambda: flower_tasks(stack).get(row.attempt_id, {}).get("state") == "STARTED",
+        30,
+        lambda: str(flower_tasks(stack)),
+    )
+    shown = flower_tasks(stack)[row.attempt_id]
+    assert (shown["name"], shown["routing_key"], shown["worker"]) == (
+        "talk_and_wait.in_pod",
+        "kubernetes",
+        worker,
+    )
+    assert str(row.external_name) in shown["kwargs"]
+    wait_until(
+        lambda: flower_workers(stack)[worker]["active"] >= 1, 30, lambda: str(flower_workers(stack)[worker])
+    )
+    found = json.loads(flower(stack, f"/api/tasks?workername={worker}&taskname=talk_and_wait.in_pod"))
+    assert row.attempt_id in found
+    wait_until(
+        lambda: pod_tasks(examples) <= stated(flower_tasks(stack)),
+        30,
+        lambda: str(pod_tasks(examples) - stated(flower_tasks(stack))),
+    )
+
+
+@pytest.mark.parametrize("task", ["in_pod", "on_worker"])
+def test_flower_says_which_try_of_which_run_a_task_is(talking: Run, task: str) -> None:
+    [row] = talking.submissions()[task]
+    shown = flower_tasks(talking.stack)[row.attempt_id]
+    for part in ("talk_and_wait", task, talking.run_id):
+        assert part in shown["args"]
+    for name, value in (("dag", "talk_and_wait"), ("run", talking.run_id), ("try", 1), ("map_index", -1)):
+        assert f"{name!r}: {value!r}" in shown["kwargs"]
 
 
 def test_flower_shows_no_token(talking: Run, examples: Examples) -> None:
@@ -115,29 +148,29 @@ def place(run: Run) -> str | None:
     return found
 
 
-def flower(stack: RunningStack, path: str) -> str:
-    """What Flower answers to its user."""
-    setup = stack.stack.setup
-    connection = http.client.HTTPConnection("127.0.0.1", setup.flower_port, timeout=30)
-    credentials = base64.b64encode(f"{setup.user}:{setup.password}".encode()).decode()
-    try:
-        connection.request("GET", path, headers={"Authorization": f"Basic {credentials}"})
-        answer = connection.getresponse()
-        text = answer.read().decode()
-    finally:
-        connection.close()
-    assert answer.status == 200, f"{path}: {answer.status} {text[:300]}"
-    return text
-
-
-def flower_tasks(stack: RunningStack) -> dict[str, dict[str, Any]]:
-    tasks: dict[str, dict[str, Any]] = json.loads(flower(stack, "/api/tasks"))
-    return tasks
-
-
 def named(tasks: dict[str, dict[str, Any]]) -> set[tuple[str, str]]:
     """Ids and names."""
     return {(uuid, task["name"]) for uuid, task in tasks.items()}
+
+
+def stated(tasks: dict[str, dict[str, Any]]) -> set[tuple[str, str, str]]:
+    """Ids, names and states."""
+    return {(uuid, task["name"], task["state"]) for uuid, task in tasks.items()}
+
+
+def pod_tasks(examples: Examples) -> set[tuple[str, str, str]]:
+    """Id, name and state, as Flower must show them, of everything that the ledger says went well in a pod."""
+    return {
+        (
+            celery_task_id(SubmissionId(row.attempt_id, row.submission)),
+            f"{row.dag_id}.{row.task_id}",
+            "SUCCESS",
+        )
+        for run in examples.runs.values()
+        for rows in run.submissions().values()
+        for row in rows
+        if row.backend == "kubernetes" and row.outcome == "succeeded"
+    }
 
 
 def celery_tasks(examples: Examples) -> set[tuple[str, str]]:

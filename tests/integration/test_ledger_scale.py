@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, Executable, create_engine, event, text
 
-from hybrid_executor.ledger import queries, retention, statements
+from hybrid_executor.ledger import queries, retention, statements, survey
 from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.ledger.history import SLICE
 from hybrid_executor.ledger.rows import change_row_of
@@ -158,6 +158,10 @@ def an_hour_ago() -> datetime:
     return datetime.now(UTC) - timedelta(seconds=HOUR)
 
 
+#: What a user may read.
+SOME_DAGS = frozenset({None, *(f"dag{number}" for number in range(60))})
+
+
 @pytest.mark.parametrize(
     "ask",
     [
@@ -177,6 +181,22 @@ def an_hour_ago() -> datetime:
         queries.owners,
         queries.oldest,
         lambda: retention.old(datetime.now(UTC) - timedelta(days=2), 100),
+        survey.opens,
+        lambda: survey.ends(an_hour_ago()),
+        survey.waits,
+        survey.running,
+        lambda: survey.queued(an_hour_ago()),
+        lambda: survey.started(an_hour_ago()),
+        lambda: survey.ended(an_hour_ago()),
+        survey.marking,
+        lambda: queries.newest(
+            queries.Wanted(since=an_hour_ago(), until=datetime.now(UTC), dag_ids=SOME_DAGS), 51
+        ),
+        lambda: queries.newest(
+            queries.Wanted(since=an_hour_ago() - timedelta(days=300), dag_ids=SOME_DAGS),
+            51,
+            queries.Place(an_hour_ago() - timedelta(days=5), "a", 1),
+        ),
     ],
     ids=[
         "newest",
@@ -191,6 +211,16 @@ def an_hour_ago() -> datetime:
         "owners",
         "oldest",
         "trim",
+        "page: open",
+        "page: ends",
+        "page: waits",
+        "page: running",
+        "page: queued",
+        "page: started",
+        "page: ended",
+        "page: tag",
+        "page: some DAGs",
+        "page: some DAGs long ago",
     ],
 )
 def test_what_people_ask_reads_open_rows_or_the_time_that_they_name(

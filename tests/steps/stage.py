@@ -18,6 +18,7 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
+from hybrid_executor.airflowtables import IS_PRESENT, MAP_INDEX
 from tests.fixtures.kube import InProcessKube
 from tests.fixtures.stack import wait_until
 from tests.steps.driver import NAMESPACE
@@ -184,8 +185,8 @@ class Stage:
         with self.engine.connect() as connection:
             run_id = connection.scalar(sa.text("SELECT run_id FROM dag_run ORDER BY id DESC LIMIT 1"))
             query = sa.text(
-                "SELECT task_id, map_index, try_number, state, external_executor_id FROM task_instance"
-                " WHERE run_id = :run"
+                f"SELECT task_id, {MAP_INDEX} AS map_index, try_number, state, external_executor_id"  # noqa: S608
+                f" FROM task_instance ti WHERE run_id = :run AND {IS_PRESENT}"
             )
             return str(run_id), list(connection.execute(query, {"run": run_id}))
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from hybrid_executor import longwaits
 from hybrid_executor.backends.memory import MemoryBackend
 from hybrid_executor.comparison import LINGER_S
 from hybrid_executor.controller import PAYLOADS_AT_ONCE
@@ -130,10 +131,10 @@ def test_thousands_in_flight_are_compared_share_by_share_within_one_interval(rig
     seen: set[TaskAddress] = set()
     witnesses = rig.tasks.witnesses
 
-    def counted(addresses):
-        asked.append(len(addresses))
-        seen.update(addresses)
-        return witnesses(addresses)
+    def counted(attempts):
+        asked.append(len(attempts))
+        seen.update(attempts.values())
+        return witnesses(attempts)
 
     rig.tasks.witnesses = counted
     beats = 20
@@ -247,6 +248,60 @@ def test_a_pod_that_no_node_could_hold_is_noted_once_and_goes_on(rig: Rig):
     assert event == "hybrid executor: no node could hold it"
     assert text.startswith("NoNode: large comes nearest -> lower its requests")
     assert (flight.phase, flight.reason) == (Phase.ACCEPTED, Reason.NO_NODE)
+
+
+def waits_told(rig: Rig) -> list[str]:
+    return [text for _, event, text in rig.heard.notes if event == "hybrid executor: waits"]
+
+
+def test_a_wait_of_more_than_a_minute_is_said_in_the_event_log_once_for_each_reason(rig: Rig):
+    flight = rig.queue(backend=KUBERNETES)
+    rig.steps()
+    rig.sees(Waiting(flight.id, Reason.IMAGE_PULL, "team/app:1"))
+    rig.steps(seconds=59)
+    assert waits_told(rig) == []
+    for _ in range(5):
+        rig.sees(Waiting(flight.id, Reason.IMAGE_PULL, "team/app:1, back-off"), seconds=60)
+    [text] = waits_told(rig)
+    assert "ImagePull: team/app:1" in text
+    assert Reason.IMAGE_PULL.hint in text
+    rig.sees(Waiting(flight.id, Reason.UNSCHEDULABLE, "0/3 nodes"))
+    rig.steps(seconds=61)
+    rig.sees(Waiting(flight.id, Reason.IMAGE_PULL, "team/app:1, back-off"), seconds=61)
+    rig.steps(seconds=61)
+    assert [text.partition(" -> ")[0].rpartition(": ")[2] for text in waits_told(rig)[1:]] == ["0/3 nodes"]
+    assert flight.phase is Phase.ACCEPTED
+
+
+def test_a_task_that_no_worker_takes_says_so_after_a_minute(rig: Rig):
+    flight = rig.queue(backend=CELERY)
+    rig.steps(count=2)
+    # A broker has no word for a message that nobody takes.
+    rig.controller.inflight.explain(flight, None, "")
+    rig.steps(seconds=61)
+    [text] = waits_told(rig)
+    assert "submitted since" in text
+    assert "are there workers for queue" in text
+
+
+def test_what_started_or_ended_within_the_minute_leaves_no_line(rig: Rig):
+    runs, over = rig.queue(), rig.queue()
+    rig.steps()
+    rig.run(runs)
+    rig.controller.revoke(over)
+    rig.steps(seconds=200, count=2)
+    assert waits_told(rig) == []
+
+
+def test_many_long_waits_are_said_a_few_at_each_step(rig: Rig):
+    count = longwaits.AT_ONCE + 1
+    for _ in range(count):
+        rig.queue(backend=CELERY)
+    rig.steps()
+    rig.steps(seconds=61)
+    assert len(waits_told(rig)) == longwaits.AT_ONCE
+    rig.steps()
+    assert len(waits_told(rig)) == count
 
 
 def test_the_ledger_says_what_an_attempt_waits_for_and_since_when(rig: Rig):

@@ -1,18 +1,22 @@
 """The Roles in ``workers/rbac`` are what the doctor and the commands ask for, and what the guide says."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.permissions import (
     NEEDED,
     NEEDED_FOR_COMMANDS,
     NEEDED_FOR_LOGS,
     NEEDED_FOR_VIEW,
+    NEEDED_FOR_WORKERS,
     Permission,
 )
+from hybrid_executor.doctor import _workers_apart
 
 ROOT = Path(__file__).parents[2]
 ROLES = {"scheduler": NEEDED, "api-server": NEEDED_FOR_LOGS, "operator": NEEDED_FOR_COMMANDS}
@@ -51,3 +55,25 @@ def test_the_guide_names_the_verbs_of_the_role(role: str) -> None:
 
 def test_the_view_of_the_cluster_is_a_cluster_role() -> None:
     assert granted("cluster-view", "ClusterRole") == set(NEEDED_FOR_VIEW)
+
+
+@pytest.mark.parametrize(
+    ("workers", "scopes", "apart"),
+    [
+        (None, (), None),
+        ("tasks", (), None),
+        ("airflow", (), "airflow"),
+        ("airflow", ("tasks", "airflow"), None),
+        ("airflow", (None,), None),
+    ],
+)
+def test_the_doctor_looks_for_pools_where_it_does_not_look_for_task_pods(
+    workers: str | None, scopes: tuple[str | None, ...], apart: str | None
+) -> None:
+    config = KubernetesConfig(namespace="tasks", scopes=scopes, workers_namespace=workers)
+    assert _workers_apart(config) == apart
+    assert _workers_apart(replace(config, cluster="east")) is None
+
+
+def test_the_schedulers_role_is_enough_for_pools() -> None:
+    assert granted("scheduler") >= set(NEEDED_FOR_WORKERS)

@@ -28,6 +28,12 @@ NEEDED_FOR_SECRETS: tuple[Permission, ...] = (
 )
 #: Everything that the scheduler's backend does: ``workers/rbac/scheduler-role.yaml``.
 NEEDED = NEEDED_FOR_PODS + NEEDED_FOR_SECRETS
+#: What it does with the pods of Celery workers, where these are in a namespace of their own.
+NEEDED_FOR_WORKERS: tuple[Permission, ...] = (
+    ("list", "pods", ""),
+    ("watch", "pods", ""),
+    ("patch", "pods", ""),
+)
 #: What shows logs of running pods, in Airflow's API server: ``workers/rbac/api-server-role.yaml``.
 NEEDED_FOR_LOGS: tuple[Permission, ...] = (
     ("list", "pods", ""),

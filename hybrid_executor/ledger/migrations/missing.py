@@ -21,6 +21,12 @@ def add_columns(table: str, *columns: sa.Column[Any]) -> None:
             op.add_column(table, column)
 
 
+def create_table(name: str, *columns: sa.Column[Any]) -> None:
+    """The table, if there is none of its name."""
+    if not (_can_ask() and _inspected().has_table(name)):
+        op.create_table(name, *columns)
+
+
 def create_index(name: str, table: str, columns: Sequence[str], **options: Any) -> None:
     """The index, if there is none of its name."""
     there = {index["name"] for index in _inspected().get_indexes(table)} if _can_ask() else set()

@@ -14,6 +14,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from hybrid_executor.airflowtables import IS_PRESENT, MAP_INDEX
+
 #: Queues that ask for a pod where nothing else is configured, as ``[hybrid_executor] kubernetes_queues``.
 KUBERNETES_QUEUES = ("kubernetes",)
 COLOURS = {"success": "green", "failed": "red", "running": "cyan", "up_for_retry": "yellow"}
@@ -33,8 +35,8 @@ PAUSED = "paused"
 #: What is unique in a pod's name: thirteen characters of the attempt's id and the submission.
 POD_TAIL = 16
 #: Oldest run first; within a run in the order in which tasks were queued.
-QUERY = sa.text("""
-    SELECT ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.state, ti.queue AS asked_queue,
+QUERY = sa.text(f"""
+    SELECT ti.dag_id, ti.run_id, ti.task_id, ti.{MAP_INDEX} AS map_index, ti.state, ti.queue AS asked_queue,
            ti.external_executor_id, ti.start_date, ti.end_date,
            s.attempt_id, s.submission, s.queue, s.backend, s.ran_on, s.external_name, s.outcome, s.reason,
            s.waits_for, s.started_at, s.ended_at, s.try_number
@@ -42,11 +44,11 @@ QUERY = sa.text("""
       JOIN dag_run run ON run.dag_id = ti.dag_id AND run.run_id = ti.run_id
       LEFT JOIN hybrid_submission s
         ON s.dag_id = ti.dag_id AND s.run_id = ti.run_id
-       AND s.task_id = ti.task_id AND s.map_index = ti.map_index
-     WHERE run.queued_at >= :since
-     ORDER BY run.queued_at, s.queued_at NULLS LAST, ti.task_id, ti.map_index, s.submission
+       AND s.task_id = ti.task_id AND s.map_index = ti.{MAP_INDEX}
+     WHERE run.queued_at >= :since AND {IS_PRESENT}
+     ORDER BY run.queued_at, s.queued_at NULLS LAST, ti.task_id, ti.{MAP_INDEX}, s.submission
      LIMIT 500
-""")
+""")  # noqa: S608
 
 RUN_STATES = sa.text("SELECT dag_id, run_id, state FROM dag_run WHERE run_id = ANY(:ids)")
 
