@@ -19,18 +19,30 @@
 {{- if gt (int $pool.minReplicas) (int $pool.maxReplicas) }}
 {{- fail (printf "pools.%s: minReplicas is %d and maxReplicas %d; it must not be more" $name (int $pool.minReplicas) (int $pool.maxReplicas)) }}
 {{- end }}
+{{- if kindIs "invalid" $pool.gracePeriodSeconds }}
+{{- $_ := set $pool "gracePeriodSeconds" (ternary 3600 (add (int $.Values.workers.longestTaskSeconds) (int $pool.drainMarginSeconds)) (kindIs "invalid" $.Values.workers.longestTaskSeconds)) }}
+{{- end }}
+{{- if gt (sub (int $pool.gracePeriodSeconds) (int $pool.drainMarginSeconds)) (include "hybrid.longestTask" $ | int64) }}
+{{- fail (printf "pools.%s: a worker drains for %d seconds, and what runs longer than %s is delivered to another one; set workers.longestTaskSeconds" $name (sub (int $pool.gracePeriodSeconds) (int $pool.drainMarginSeconds)) (include "hybrid.longestTask" $)) }}
+{{- end }}
 {{- if ge (int $pool.drainMarginSeconds) (int $pool.gracePeriodSeconds) }}
 {{- fail (printf "pools.%s: drainMarginSeconds is %d and gracePeriodSeconds %d; it must be less" $name (int $pool.drainMarginSeconds) (int $pool.gracePeriodSeconds)) }}
 {{- end }}
 {{- if eq $.Values.scaling.by "none" }}
 {{- $_ := set $pool "minReplicas" $pool.replicas }}
 {{- $_ := set $pool "maxReplicas" (max 1 $pool.replicas) }}
-{{- else if eq $.Values.scaling.by "hpa" }}
+{{- else if or (eq $.Values.scaling.by "hpa") $.Values.scaling.keda.redis.address }}
 {{- $_ := set $pool "minReplicas" (max 1 $pool.minReplicas) }}
 {{- end }}
 {{- $_ := set $pools $name $pool }}
 {{- end }}
 {{- toYaml $pools }}
+{{- end }}
+
+{{- define "hybrid.longestTask" -}}
+{{- /* In seconds; by the chart's value, or by Airflow's option, or by that one's default. */ -}}
+{{- $option := dig "hybrid_executor" "longest_task_s" 86400 .Values.airflow.config }}
+{{- .Values.workers.longestTaskSeconds | default $option | int64 -}}
 {{- end }}
 
 {{- define "hybrid.namespaces" -}}
@@ -67,6 +79,13 @@
 {{- if and .Values.routing.clusters (not .Values.routing.clustersSecret) }}
 {{- fail "routing.clustersSecret: name the Secret with the kubeconfigs of routing.clusters" }}
 {{- end }}
+{{- $option := dig "hybrid_executor" "longest_task_s" "" .Values.airflow.config }}
+{{- if and .Values.workers.longestTaskSeconds $option (ne (int64 $option) (int64 .Values.workers.longestTaskSeconds)) }}
+{{- fail (printf "workers.longestTaskSeconds is %d and airflow.config.hybrid_executor.longest_task_s %d; set the first alone" (int64 .Values.workers.longestTaskSeconds) (int64 $option)) }}
+{{- end }}
+{{- if and .Values.scaling.keda.redis.address (or .Values.scaling.keda.podIdentity .Values.scaling.keda.secret.name) }}
+{{- fail "scaling.keda: set redis.address, or podIdentity or secret.name for the database, not both" }}
+{{- end }}
 {{- if and .Values.scaling.keda.podIdentity .Values.scaling.keda.secret.name }}
 {{- fail "scaling.keda: set podIdentity or secret.name, not both" }}
 {{- end }}
@@ -98,9 +117,17 @@ logging:
   remote_log_conn_id: {{ . }}
   {{- end }}
   {{- end }}
+workers:
+  # While API servers are replaced their answers are slow; a task that waits for one is better than one that fails.
+  execution_api_timeout: 30
 celery:
   # Of workers and scheduler: they share one Celery app.
   celery_config_options: hybrid_executor.worker.celery_settings.CELERY_CONFIG
+{{- with .Values.workers.longestTaskSeconds }}
+hybrid_executor:
+  # Of workers and scheduler as well: what is not acknowledged for so long is delivered again.
+  longest_task_s: {{ int64 . }}
+{{- end }}
 {{- if .Values.metrics.statsd.enabled }}
 metrics:
   statsd_on: true
@@ -144,6 +171,9 @@ hybrid_executor:
   {{- end }}
   {{- if .Values.scheduler.clusterView }}
   cluster_view: true
+  {{- end }}
+  {{- if and (eq .Values.scaling.by "keda") .Values.scaling.keda.redis.address }}
+  live_prefix: {{ include "hybrid.live.prefix" . }}
   {{- end }}
   {{- with .Values.flower.url }}
   flower_url: {{ . }}

@@ -110,6 +110,11 @@ imagePullSecrets:
 {{ include "hybrid.env.secret" (list "AIRFLOW__API__SECRET_KEY" $secret "session-key") }}
 {{- end }}
 
+{{- define "hybrid.env.logs" -}}
+{{- /* By it a worker knows that who asks for a log is the API server. */ -}}
+{{- include "hybrid.env.secret" (list "AIRFLOW__API__SECRET_KEY" (include "hybrid.name.secrets" .) "session-key") }}
+{{- end }}
+
 {{- define "hybrid.dags.volumes" -}}
 {{- if eq .Values.dags.source "volume" }}
 - name: dags
@@ -162,10 +167,10 @@ imagePullSecrets:
 {{- end }}
 
 {{- define "hybrid.logs.volume" -}}
-{{- /* (list $ persistent) */ -}}
+{{- /* (list $ claim) */ -}}
 - name: logs
-  {{- if and (index . 0).Values.logs.claim (index . 1) }}
-  persistentVolumeClaim: {claimName: {{ (index . 0).Values.logs.claim }}}
+  {{- with index . 1 }}
+  persistentVolumeClaim: {claimName: {{ . }}}
   {{- else }}
   emptyDir: {}
   {{- end }}
@@ -176,7 +181,8 @@ imagePullSecrets:
 The pod of a component, from metadata to spec. A dict:
   root, component, args, resources, pod; serviceAccount {name, automountToken};
   optional: secrets (names of templates that give env), env, labels, annotations, ports and probes (YAML), files (the
-  executor's), dags, waits (for the migration), lifecycle, grace, restartPolicy, ownLogs, passwords.
+  executor's), dags, waits (for the migration), lifecycle, grace, restartPolicy, ownLogs (with the claim for them, if
+  any), passwords.
 */ -}}
 {{- $root := .root }}
 {{- $settings := include "hybrid.pod.settings" (list $root .pod) | fromYaml }}
@@ -270,7 +276,7 @@ spec:
   volumes:
     - name: tmp
       emptyDir: {}
-    {{- include "hybrid.logs.volume" (list $root (not .ownLogs)) | nindent 4 }}
+    {{- include "hybrid.logs.volume" (list $root (ternary .claim $root.Values.logs.claim (.ownLogs | default false))) | nindent 4 }}
     {{- if .passwords }}
     - name: passwords
       secret: {secretName: {{ include "hybrid.name.secrets" $root }}, items: [{key: passwords.json, path: passwords.json}]}

@@ -37,6 +37,42 @@
 {{- tpl ($root.Files.Get (printf "files/scaling-%s.sql.tpl" $root.Values.database.dialect)) (mergeOverwrite $values (dict "Template" $root.Template)) }}
 {{- end }}
 
+{{- define "hybrid.live.prefix" -}}
+{{- /* Of the live half's keys: whoever asks has to know it. */ -}}
+{{- dig "hybrid_executor" "live_prefix" (include "hybrid.name.deployment" .) .Values.airflow.config -}}
+{{- end }}
+
+{{- define "hybrid.redis.formula" -}}
+{{- /* Of a pool: its queues added up, by names that a formula can spell. */ -}}
+{{- $names := list }}
+{{- range $index, $_ := uniq .queues }}{{ $names = append $names (printf "queue_%d" $index) }}{{ end }}
+{{- join " + " $names -}}
+{{- end }}
+
+{{- define "hybrid.redis.triggers" -}}
+{{- /* (list $ pool): a trigger for each queue, on the live half's set of what is in flight there. */ -}}
+{{- $root := index . 0 }}
+{{- $pool := index . 1 }}
+{{- $keda := $root.Values.scaling.keda }}
+{{- range $index, $queue := uniq $pool.queues }}
+- type: {{ $keda.redis.type }}
+  name: queue_{{ $index }}
+  {{- if $keda.redis.secret.name }}
+  authenticationRef: {name: {{ include "hybrid.name" (list $root "keda") }}}
+  {{- end }}
+  metadata:
+    {{- with $keda.triggerMetadata }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{ ternary "address" "addresses" (eq $keda.redis.type "redis") }}: {{ $keda.redis.address | quote }}
+    {{- if ne $keda.redis.type "redis-cluster" }}
+    databaseIndex: {{ $keda.redis.database | quote }}
+    {{- end }}
+    listName: {{ printf "{%s}:inflight:celery:%s" (include "hybrid.live.prefix" $root) $queue | quote }}
+    listLength: {{ $pool.concurrency | quote }}
+{{- end }}
+{{- end }}
+
 {{- define "hybrid.behavior" -}}
 {{- /* Of the HorizontalPodAutoscaler; with the tolerance where there is one. */ -}}
 {{- $behavior := deepCopy .Values.scaling.behavior }}

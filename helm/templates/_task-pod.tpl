@@ -57,7 +57,7 @@ spec:
   volumes:
     - name: tmp
       emptyDir: {}
-    {{- include "hybrid.logs.volume" (list . true) | nindent 4 }}
+    {{- include "hybrid.logs.volume" (list . .Values.logs.claim) | nindent 4 }}
     {{- include "hybrid.dags.volumes" . | nindent 4 }}
     {{- with $settings.volumes }}
     {{- toYaml . | nindent 4 }}

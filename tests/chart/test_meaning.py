@@ -51,12 +51,27 @@ def least(**more: Any) -> dict[str, Any]:
             {"pools": {"a": {"queues": ["x"], "gracePeriodSeconds": 30, "drainMarginSeconds": 30}}},
             "pools.a: drainMarginSeconds is 30 and gracePeriodSeconds 30; it must be less",
         ),
+        (
+            {"pools": {"a": {"queues": ["x"], "gracePeriodSeconds": 90000}}},
+            "pools.a: a worker drains for 89970 seconds, and what runs longer than 86400 is delivered",
+        ),
+        (
+            {
+                "workers": {"longestTaskSeconds": 7200},
+                "airflow": {"config": {"hybrid_executor": {"longest_task_s": 3600}}},
+            },
+            "workers.longestTaskSeconds is 7200 and airflow.config.hybrid_executor.longest_task_s 3600;",
+        ),
         ({"dags": {"source": "volume"}}, "dags.claim: name the claim"),
         ({"dags": {"source": "git"}}, "dags.git.repository: name the repository"),
         ({"routing": {"clusters": {"east": {}}}}, "routing.clustersSecret: name the Secret"),
         (
             {"scaling": {"keda": {"podIdentity": "azure-workload", "secret": {"name": "x", "key": "y"}}}},
             "scaling.keda: set podIdentity or secret.name, not both",
+        ),
+        (
+            {"scaling": {"keda": {"podIdentity": "azure-workload", "redis": {"address": "redis:6379"}}}},
+            "scaling.keda: set redis.address, or podIdentity or secret.name for the database, not both",
         ),
         (
             {"embedded": {"postgresql": {"enabled": True}}, "database": {"dialect": "mysql"}},
@@ -164,6 +179,41 @@ def test_a_worker_is_known_by_its_pod_and_drains_before_it_is_told_to_end(helm: 
     assert pod["metadata"]["labels"]["hybrid-executor/pool"] == "heavy"
 
 
+@pytest.mark.parametrize(
+    ("values", "grace_s", "longest"),
+    [
+        ({}, 3600, None),
+        ({"workers": {"longestTaskSeconds": 7200}}, 7230, "7200"),
+        ({"workers": {"longestTaskSeconds": 7200}, "poolDefaults": {"drainMarginSeconds": 60}}, 7260, "7200"),
+        ({"workers": {"longestTaskSeconds": 7200}, "poolDefaults": {"gracePeriodSeconds": 90}}, 90, "7200"),
+    ],
+)
+def test_one_value_says_how_long_a_task_may_run(
+    helm: Helm, values: Any, grace_s: int, longest: str | None
+) -> None:
+    objects = helm.objects(values=LEAST | values)
+    worker = pod_specs(objects)["Deployment/airflow-worker-default"]["spec"]
+    assert worker["terminationGracePeriodSeconds"] == grace_s
+    margin_s = values.get("poolDefaults", {}).get("drainMarginSeconds", 30)
+    drain = worker["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert drain[-1] == str(grace_s - margin_s)
+    for part in ("airflow-config", "airflow-config-tasks"):
+        assert data(objects, part).get("AIRFLOW__HYBRID_EXECUTOR__LONGEST_TASK_S") == longest
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_a_worker_has_the_key_of_those_who_ask_for_logs_where_it_serves_them(
+    helm: Helm, serves: bool
+) -> None:
+    objects = helm.objects(values=least(workers={"serveLogs": serves}))
+    (worker,) = pod_specs(objects)["Deployment/airflow-worker-default"]["spec"]["containers"]
+    named = {each["name"]: each.get("valueFrom") for each in worker["env"]}
+    (server,) = pod_specs(objects)["Deployment/airflow-api-server"]["spec"]["containers"]
+    asks = {each["name"]: each.get("valueFrom") for each in server["env"]}["AIRFLOW__API__SECRET_KEY"]
+    assert named.get("AIRFLOW__API__SECRET_KEY") == (asks if serves else None)
+    assert ("--skip-serve-logs" in worker["args"]) == (not serves)
+
+
 def test_load_makes_no_worker_unready(helm: Helm) -> None:
     for name, pod in pod_specs(helm.objects(PRODUCTION)).items():
         if "-worker-" in name:
@@ -243,6 +293,21 @@ def test_the_notes_say_what_to_check(helm: Helm) -> None:
     assert "The log of a task is lost" in said
     assert "airflow hybrid doctor" in said
     assert "WARNING" not in notes(helm, least(logs={"remote": "s3://logs"}))
+
+
+@pytest.mark.parametrize("claim", ["", "flower"])
+def test_flower_keeps_what_it_has_seen_with_its_pod_or_in_a_claim(helm: Helm, claim: str) -> None:
+    values = least(flower={"enabled": True, "claim": claim}, logs={"claim": "tasks"})
+    deployment = one(helm.objects(values=values), "Deployment", "airflow-flower")
+    spec = deployment["spec"]["template"]["spec"]
+    env = {variable["name"]: variable.get("value") for variable in spec["containers"][0]["env"]}
+    assert env["FLOWER_PERSISTENT"] == "true"
+    [mount] = [
+        m for m in spec["containers"][0]["volumeMounts"] if env["FLOWER_DB"].startswith(m["mountPath"])
+    ]
+    [volume] = [volume for volume in spec["volumes"] if volume["name"] == mount["name"]]
+    assert volume.get("persistentVolumeClaim") == ({"claimName": claim} if claim else None)
+    assert (deployment["spec"].get("strategy") == {"type": "Recreate"}) == bool(claim)
 
 
 def test_keys_are_made_once_and_are_keys() -> None:

@@ -100,6 +100,26 @@ def test_the_charts_autoscaler_has_the_values_of_the_guide(helm: Helm) -> None:
     assert _as_text(spec) == _as_text(told)
 
 
+def test_the_charts_triggers_on_redis_are_those_of_the_guide(helm: Helm) -> None:
+    guide = (ROOT / "docs" / "how-to" / "size-pools.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(spec:.*?)^```", guide, flags=re.DOTALL | re.MULTILINE)
+    told = yaml.safe_load(block)["spec"]
+    objects = helm.objects(CHART / "ci" / "redis-values.yaml")
+    made = one(objects, "ScaledObject", "airflow-worker-light")["spec"]
+    prefix = one(objects, "ConfigMap", "airflow-config")["data"]["AIRFLOW__HYBRID_EXECUTOR__LIVE_PREFIX"]
+    assert made["minReplicaCount"] == told["minReplicaCount"] == 1
+    numbered = yaml.safe_dump(told).replace("{airflow}", f"{{{prefix}}}")
+    told = yaml.safe_load(numbered.replace("name: default", "name: queue_0"))
+    told["triggers"][1]["name"] = "queue_1"
+    told["advanced"]["scalingModifiers"]["formula"] = "queue_0 + queue_1"
+    for trigger in told["triggers"]:
+        trigger["authenticationRef"] = {"name": "airflow-keda"}
+    assert made["triggers"] == told["triggers"]
+    assert made["advanced"]["scalingModifiers"] == told["advanced"]["scalingModifiers"]
+    (by,) = one(objects, "TriggerAuthentication", "airflow-keda")["spec"]["secretTargetRef"]
+    assert by == {"parameter": "password", "name": "light", "key": "password"}
+
+
 def _as_text(value: Any) -> Any:
     """Numbers as text: a Quantity may be written as either."""
     if isinstance(value, dict):

@@ -91,6 +91,7 @@ def build_all() -> int:
     """Build what is not in the cache."""
     build.kubernetes()
     build.keda()
+    build.crds()
     return 0
 
 

@@ -122,6 +122,22 @@ KEDA = GoModule(
     ],
 )
 
+_GATEWAY, _PROMETHEUS = "sigs.k8s.io/gateway-api", "github.com/prometheus-operator/prometheus-operator"
+CRDS = GoModule(
+    HERE / "crds",
+    {},
+    minutes=1,
+    data={
+        "gateway": (_GATEWAY, "config/crd/standard"),
+        "prometheus": (_PROMETHEUS, "example/prometheus-operator-crd"),
+    },
+)
+
+
+def crds() -> Path:
+    """The folder with kinds of others that the chart makes: ``gateway/`` and ``prometheus/``."""
+    return built(CRDS)
+
 
 def kubernetes() -> Path:
     """The one program that is every server of Kubernetes, and kubectl; see ``kubernetes/main.go``."""

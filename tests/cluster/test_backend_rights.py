@@ -114,6 +114,26 @@ def test_the_doctor_asks_for_rights_over_secrets_where_workloads_are_in_them(
     assert problems == ([lacks] if workload_secret else [])
 
 
+@pytest.mark.parametrize("verbs", [["list", "watch", "patch"], ["list", "watch"]])
+def test_the_doctor_asks_for_rights_over_pools_that_are_in_a_namespace_of_their_own(
+    plane: ControlPlane, namespace: str, start_harness: HarnessMaker, verbs: list[str]
+) -> None:
+    workers, user = f"{namespace}-workers", f"pools-{namespace}-{len(verbs)}"
+    plane.make_namespace(workers)
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]
+    plane.role_kubeconfig(user, rules, workers)
+    kubeconfig = plane.role_kubeconfig(user, role_rules("scheduler"), namespace)
+    config = start_harness(plane, namespace, kubeconfig=kubeconfig, workers_namespace=workers).config
+    settings = Settings(celery=CeleryConfig(), kubernetes=config)
+    problems = {
+        finding.check: finding.problem for finding in _kubernetes(settings, config) if finding.problem
+    }
+    check = f"Kubernetes permissions for pools of workers in {workers}"
+    remedy = "bind workers/rbac/scheduler-role.yaml there, or correct [hybrid_executor] workers_namespace"
+    lacks = {} if "patch" in verbs else {check: f"not allowed: patch pods; {remedy}"}
+    assert problems == lacks
+
+
 def grant(plane: ControlPlane, namespace: str, user: str) -> None:
     plane.role_kubeconfig(user, role_rules("scheduler"), namespace)
 

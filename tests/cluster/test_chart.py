@@ -18,8 +18,12 @@ from tests.cluster.plane import ControlPlane
 from tests.fixtures.helm import Helm, Manifest
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-#: No schema of theirs is on this machine: Prometheus' operator's and the Gateway API's.
-ELSEWHERE = {"HTTPRoute", "ServiceMonitor"}
+#: Of the Gateway API and of Prometheus' operator.
+OTHERS = (
+    "gateway/gateway.networking.k8s.io_httproutes",
+    "prometheus/monitoring.coreos.com_servicemonitors",
+    "prometheus/monitoring.coreos.com_prometheusrules",
+)
 
 
 @pytest.fixture(params=CI, ids=name_of)
@@ -38,25 +42,22 @@ def _namespace(name: str) -> Manifest:
 
 
 @pytest.fixture
-def keda_kinds(plane: ControlPlane) -> None:
-    """KEDA's kinds, of the version that the other tests run."""
-    plane.kubectl(
-        *("apply", "--server-side", "--force-conflicts"),
-        f"--filename={build.keda() / 'config' / 'crd' / 'bases'}",
-    )
+def foreign_kinds(plane: ControlPlane) -> None:
+    """Those that are not Kubernetes' own; KEDA's of the version that the other tests run."""
+    files = [build.keda() / "config" / "crd" / "bases", *(build.crds() / f"{name}.yaml" for name in OTHERS)]
+    plane.kubectl("apply", "--server-side", "--force-conflicts", *(f"--filename={file}" for file in files))
     plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
 
 
 def test_the_api_server_takes_every_object(
-    plane: ControlPlane, keda_kinds: None, objects: list[Manifest]
+    plane: ControlPlane, foreign_kinds: None, objects: list[Manifest]
 ) -> None:
-    given = [one for one in objects if one["kind"] not in ELSEWHERE]
-    listed = {"apiVersion": "v1", "kind": "List", "items": given}
+    listed = {"apiVersion": "v1", "kind": "List", "items": objects}
     said = plane.kubectl(
         *("apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename=-"),
         stdin=json.dumps(listed),
     )
-    assert len(said.splitlines()) == len(given)
+    assert len(said.splitlines()) == len(objects)
 
 
 def test_pod_security_restricted_admits_every_pod(plane: ControlPlane, objects: list[Manifest]) -> None:

@@ -94,14 +94,14 @@ class Metadata(FakeTasks):
     def payload(self, parcel: Any, *, fresh_token: bool) -> str:
         return json.dumps({"token": "t", **parcel})
 
-    def witnesses(self, addresses: Any) -> Any:
+    def witnesses(self, attempts: Any) -> Any:
         for address, task in self.tasks.items():
             row = self.rows.get(address)
             if row and row.state == "queued" and task.runs >= len(task.attempts):
                 row.state = "running"
             if row and row.state == "running" and task.is_done:
                 row.state = "success"
-        return super().witnesses(addresses)
+        return super().witnesses(attempts)
 
 
 class Scene:

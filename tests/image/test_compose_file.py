@@ -73,6 +73,13 @@ def test_workers_and_flower_have_no_key_and_no_database() -> None:
     assert knowing == {"secrets", "api-server", "flower"}
 
 
+def test_flower_keeps_what_it_has_seen_in_a_volume() -> None:
+    service = SERVICES["flower"]
+    assert service.environment["FLOWER_PERSISTENT"] == "true"
+    folder = service.environment["FLOWER_DB"].rpartition("/")[0]
+    assert service.mounts[folder] == "flower"
+
+
 def test_pods_and_workers_reach_the_api_server_at_its_fixed_address() -> None:
     address = SERVICES["api-server"].rest["networks"]["default"]["ipv4_address"]
     url = f"http://{address}:8080/execution/"
