@@ -1,0 +1,100 @@
+"""What the ledger holds after a busy hour: some 200 tasks on both backends, most of them well, some not."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+from hybrid_executor.model.attempt import BackendName, TaskAddress
+from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.record import Outcome, SubmissionRecord
+from tests.contract.ledger_suite import a_record
+
+CELERY: dict[str, Any] = {"backend": BackendName.CELERY, "queue": "default", "rule": "no other rule: celery"}
+GPU: dict[str, Any] = {
+    "backend": BackendName.KUBERNETES,
+    "queue": "gpu-large",
+    "rule": "routes.yaml rule 1: queue gpu-*",
+}
+PODS: dict[str, Any] = {
+    "backend": BackendName.KUBERNETES,
+    "queue": "kubernetes",
+    "rule": "[hybrid_executor] kubernetes_queues",
+}
+#: Why something does not start: a missing image, a quota, a queue without workers, a broker that is away.
+WAITS: list[tuple[dict[str, Any], str, Reason, str]] = [
+    (PODS, "train", Reason.IMAGE_PULL, "container base: image registry.example.org/ml:9 is not there"),
+    (GPU, "embed", Reason.QUOTA, "exceeded quota: gpus, requested: 1, used: 8, limited: 8"),
+    (CELERY | {"queue": "reports"}, "send", Reason.IN_QUEUE, "no worker has taken it yet"),
+    (CELERY, "load", Reason.BROKER_UNAVAILABLE, "the broker does not answer: Connection refused"),
+]
+ENDS = {
+    BackendName.KUBERNETES: [
+        (Outcome.FAILED, Reason.OOM_KILLED, "container base: limit 512Mi"),
+        (Outcome.RESTARTED, Reason.EVICTED, "the node was low on memory"),
+        (Outcome.FAILED, Reason.ERROR, "the task's process ended with exit code 1"),
+    ],
+    BackendName.CELERY: [
+        (Outcome.FAILED, Reason.WORKER_LOST, "its process was killed with signal 9"),
+        (Outcome.RESTARTED, Reason.WORKER_LOST, "its worker's pod is gone"),
+        (Outcome.FAILED, Reason.ERROR, "the task's process ended with exit code 1"),
+    ],
+}
+
+
+def a_busy_hour(scheduler_job: str) -> list[SubmissionRecord]:
+    """The same at each call but for the times, which end now."""
+    return list(_records(random.Random(8), datetime.now(UTC), scheduler_job))
+
+
+def _records(chance: random.Random, now: datetime, scheduler_job: str) -> Iterator[SubmissionRecord]:
+    numbers = count()
+
+    def record(kind: dict[str, Any], task_id: str, queued: float, **values: Any) -> SubmissionRecord:
+        """Queued so many minutes ago."""
+        address = TaskAddress(
+            dag_id="etl" if kind is CELERY else "training",
+            task_id=task_id,
+            run_id="scheduled__2026-11-22T07:00:00+00:00",
+            map_index=next(numbers),
+        )
+        attempt = str(UUID(int=chance.getrandbits(128), version=4))
+        return a_record(
+            **kind,
+            attempt=attempt,
+            scheduler_job=scheduler_job,
+            address=address,
+            queued_at=now - timedelta(minutes=queued),
+            **values,
+        )
+
+    for number in range(160):
+        kind = chance.choice([CELERY, CELERY, PODS, GPU])
+        queued = chance.uniform(5, 58)
+        started = queued - chance.expovariate(1 / (0.1 if kind is CELERY else 1.5))
+        ended = started - chance.expovariate(1 / 2)
+        where = f"celery@light-{number % 4}" if kind is CELERY else f"task-{number} on node-{number % 3}"
+        times = {
+            "submitted_at": now - timedelta(minutes=queued),
+            "started_at": now - timedelta(minutes=max(started, 0.2)),
+            "where": where,
+        }
+        if ended < 0.2:
+            yield record(kind, "load", queued, **times)
+            continue
+        outcome, reason, message = (
+            chance.choice(ENDS[kind["backend"]])
+            if chance.random() < 0.12
+            else (Outcome.SUCCEEDED, None, None)
+        )
+        over = {"ended_at": now - timedelta(minutes=ended), "outcome": outcome, "reason": reason}
+        yield record(kind, "load", queued, **times, **over, message=message)
+    for kind, task_id, reason, message in WAITS:
+        for _ in range(10):
+            queued = chance.uniform(1, 25)
+            since = now - timedelta(minutes=queued) + timedelta(seconds=2.6)
+            waits = {"waits_for": reason, "waits_message": message, "waits_since": since}
+            submitted = None if reason is Reason.BROKER_UNAVAILABLE else since - timedelta(seconds=2.4)
+            yield record(kind, task_id, queued, submitted_at=submitted, **waits)

@@ -1,0 +1,81 @@
+"""A stack that runs, in a browser: both kinds of task, and one followed to its end."""
+
+import re
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import PATIENCE_MS, LogIn, Picture, Site
+from tests.fixtures.stack import RunningStack
+
+
+@pytest.fixture
+def site(stack_that_runs: RunningStack, run_id: str) -> Site:
+    setup = stack_that_runs.stack.setup
+    return Site(setup.airflow_url, setup.state / "passwords.json")
+
+
+def test_both_kinds_are_found_and_each_leads_to_its_log(log_in: LogIn, site: Site) -> None:
+    page = log_in(site)
+    for task_id, where in (("in_a_pod", " on "), ("on_a_worker", "celery@")):
+        page.goto(f"{site.url}/plugin/hybrid-executor")
+        frame = page.frame_locator("iframe")
+        frame.get_by_role("link", name="Ledger").click()
+        frame.get_by_label("Task", exact=True).fill(task_id)
+        frame.get_by_role("button", name="Search").click()
+        frame.get_by_role("link", name=re.compile(f"^seen.{task_id}")).first.click()
+        expect(frame.get_by_role("article").first).to_contain_text("succeeded")
+        expect(frame.locator(".facts").first).to_contain_text(where)
+        frame.get_by_role("link", name="Log of this try").first.click()
+        page.wait_for_url(re.compile(f"/dags/seen/runs/.*/tasks/{task_id}"))
+        # The lines themselves are drawn as one scrolls; what wrote them is always told.
+        expect(page.locator("body")).to_contain_text("task.stdout")
+
+
+def test_the_tab_of_a_task_says_why_it_does_not_start(log_in: LogIn, site: Site, run_id: str) -> None:
+    page = log_in(site)
+    for task_id, words in (
+        ("larger_than_any_node", "Insufficient memory"),
+        ("on_a_queue_without_workers", "nobody-serves-it"),
+    ):
+        page.goto(f"{site.url}/dags/seen/runs/{run_id}/tasks/{task_id}")
+        page.get_by_text("Where and why").first.click()
+        expect(page.frame_locator("iframe").get_by_role("main")).to_contain_text(words)
+
+
+def test_a_task_is_followed_to_its_end_without_a_reload(
+    log_in: LogIn, site: Site, run_id: str, stack_that_runs: RunningStack
+) -> None:
+    page = log_in(site)
+    page.goto(f"{site.url}/hybrid/task?dag_id=seen&run_id={run_id}&task_id=until_it_may_go")
+    expect(page.get_by_role("article")).to_contain_text("running")
+    page.evaluate("window.notReloaded = true")
+    (stack_that_runs.stack.setup.data / "go").touch()
+    expect(page.get_by_role("list", name="What happened")).to_contain_text("its process ended well")
+    expect(page.get_by_role("main")).to_contain_text("success in Airflow")
+    assert page.evaluate("window.notReloaded")
+
+
+def test_flower_shows_pods_beside_celery_tasks_and_opens_one_of_each(
+    browser: Browser, stack_that_runs: RunningStack, run_id: str, picture: Picture
+) -> None:
+    setup = stack_that_runs.stack.setup
+    context = browser.new_context(http_credentials={"username": setup.user, "password": setup.password})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(setup.flower_url + "/workers")
+    for name in ("kubernetes@", "celery@"):
+        expect(page.locator("#workers-table")).to_contain_text(name)
+    picture(page, "flower-workers")
+    page.goto(setup.flower_url + "/tasks")
+    expect(page.locator("#tasks-table")).to_contain_text("seen.")
+    picture(page, "flower-tasks")
+    for name, where in (("seen.in_a_pod", "kubernetes@"), ("seen.on_a_worker", "celery@")):
+        page.goto(setup.flower_url + "/tasks")
+        page.get_by_role("searchbox").fill(name)
+        row = page.locator("#tasks-table tbody tr")
+        expect(row.filter(has_text=where).first).to_be_visible()
+        row.filter(has_text=name).first.locator("a[href*='/task/']").first.click()
+        expect(page.locator("body")).to_contain_text(where)
+        expect(page.locator("body")).to_contain_text(run_id)
+    context.close()
