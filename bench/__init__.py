@@ -1,0 +1,1 @@
+"""This executor beside Airflow's own, measured in one run: ``make bench``; see README.md."""
