@@ -1,6 +1,6 @@
 # One command each; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-chart test-cluster test-mariadb scale-in chaos cluster cluster-down keda docs check fmt mutants lock clean
+.PHONY: help install demo test test-beta test-chart test-cluster test-browser test-mariadb scale-in chaos bench cluster cluster-down keda docs check fmt mutants lock lock-beta clean
 BIN := .venv/bin
 WORKERS ?= auto
 # Kills of a scheduler at a step of a task's way, and kills of one in a whole stack.
@@ -8,6 +8,10 @@ SEEDS ?= 20
 SCHEDULERS ?= 5
 # Scale-ins at random, each with a drain.
 SCALE_INS ?= 50
+# What runs on the beta of the next Airflow: its side of the contract, the ledger, the executor under its scheduler.
+BETA := tests/contract/test_executor_surface.py tests/contract/test_tasks.py tests/contract/test_ledger.py \
+  tests/integration/test_executor.py tests/integration/test_ledger_migrations.py tests/integration/test_moving_in.py \
+  tests/integration/test_provider.py tests/integration/test_scheduler_transaction.py
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -21,7 +25,7 @@ demo: install ## everything up, the example DAGs run, until Ctrl-C (ONCE=1: unti
 	  $(if $(filter command,$(firstword $(origin KUBECONFIG))),--kubeconfig '$(KUBECONFIG)')
 
 test: install ## the test suite
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/chaos --ignore tests/chart --ignore tests/cluster --ignore tests/image --ignore tests/scale_in --ignore tests/soak $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/browser --ignore tests/chaos --ignore tests/chart --ignore tests/cluster --ignore tests/image --ignore tests/scale_in --ignore tests/soak $(ARGS)
 
 test-cluster: install ## the tests on a real Kubernetes and KEDA, built from Go modules at the first run (KUBECONFIG=file: the contract there; KILLS=all)
 ifeq ($(KUBECONFIG),)
@@ -43,12 +47,20 @@ keda: install ## KEDA on the cluster that is up
 cluster-down: ## end it, and leave nothing
 	@test ! -d .cluster || $(BIN)/python -m tests.cluster down
 
-test-chart: install ## the chart, rendered by a real helm
+test-chart: install ## the chart, rendered by a real helm, its alerts by a real promtool
 	@$(BIN)/python -m tests.fixtures.helm
+	@$(BIN)/python -m tests.fixtures.promtool >/dev/null
 	@$(BIN)/python -m pytest -q -n $(WORKERS) tests/chart $(ARGS)
+
+test-beta: ## what touches Airflow, on the beta of the next one, in .venv-3.4
+	@scripts/bootstrap 3.4
+	@.venv-3.4/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup $(BETA) $(ARGS)
 
 test-image: install ## the image and the compose file without an engine: their commands, as processes
 	@$(BIN)/python -m pytest -v -n 2 --dist loadgroup tests/image $(ARGS)
+
+test-browser: install ## people in a browser: Airflow's UI with the page, and Flower (BROWSER_IMAGES=folder: with pictures)
+	@$(BIN)/python -m pytest -v -s --durations=0 --durations-min=1 tests/browser $(ARGS)
 
 test-mariadb: install ## the ledger's tests on a real MariaDB, which root gets installed if it is missing
 	@$(BIN)/python -m tests.fixtures.mariadb
@@ -61,6 +73,10 @@ scale-in: install ## workers run dry and are ended, real ones: SCALE_INS of them
 
 chaos: install ## a scheduler killed at SEEDS steps, and SCHEDULERS times in a whole stack; outages (SEED=n: from this one)
 	@CHAOS_STEPS=$(SEEDS) CHAOS_SEEDS=$(SCHEDULERS) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests/chaos $(ARGS)
+
+bench: install ## beside the stock executors, in one run: a table in bench/results (FIGURES=name,name SIZES=small ROUNDS=n)
+	@$(BIN)/python -m bench $(if $(FIGURES),--figures $(FIGURES)) $(if $(SIZES),--size $(SIZES)) \
+	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
 docs: install ## the documentation as a site, in docs/_build; a warning is an error
 	@$(BIN)/sphinx-build -q --fail-on-warning --keep-going docs docs/_build
@@ -81,5 +97,13 @@ lock: install ## pin what pyproject.toml allows, with hashes and without hosts
 	@uv=$$(command -v uv || echo .cache/boot/bin/uv) && $$uv lock --quiet && \
 	  $$uv export --quiet --all-extras --no-emit-project --no-annotate --no-header --output-file requirements.lock
 
+# The pins of the lock, but for Airflow's own.
+lock-beta: install ## the same for the beta of the next Airflow, out of requirements-3.4.in
+	@uv=$$(command -v uv || echo .cache/boot/bin/uv) && mkdir -p .cache && \
+	  sed -n 's/^\([a-z].*[^ ]\) *\\$$/\1/p' requirements.lock | \
+	    grep -v -E '^apache-airflow(-core|-task-sdk)?==' >.cache/pins.txt && \
+	  $$uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --all-extras \
+	    --override requirements-3.4.in --constraint .cache/pins.txt --output-file requirements-3.4.lock pyproject.toml
+
 clean: cluster-down ## remove what was made here
-	@rm -rf .venv .demo .cluster .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	@rm -rf .venv .venv-3.4 .demo .cluster .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

@@ -77,38 +77,34 @@ METRICS_HEAD = """\
 Each scheduler emits these through Airflow's own metrics, once per heartbeat: `[metrics] statsd_on`,
 `statsd_datadog_enabled` or `otel_on`. Airflow puts its prefix before them (`airflow.`), and
 `metrics_allow_list` and `metrics_block_list` apply. Plain StatsD knows no tags, and Airflow drops them there;
-so their values then follow the name, in this order: `hybrid_executor.ends.kubernetes.failed.OOMKilled`.
-All values of tags are of bounded sets. Counters and times are of this scheduler; add them up over schedulers.
+so their values then follow the name, in this order: `hybrid_executor.ends.kubernetes.gpu.failed.OOMKilled`.
+All values of tags are of bounded sets; after a hundred queues, more of them are `other`. Counters and times
+are of this scheduler; add them up over schedulers. Gauges are as well, and carry its job id in the tag
+`scheduler`: add up numbers of attempts, and take the highest of ages and states. A gauge is emitted when it
+changes, and every 10 s. Where none of the three is on, nothing is computed.
+
+With Prometheus the names are those of the last column: behind StatsD through the mapping that the chart gives
+its exporter (`helm/files/statsd-mapping.yaml`), or behind an OpenTelemetry collector, which calls times
+`…_milliseconds`. [Watch it](../how-to/watch-it.md) has dashboards and alerts.
 
 Besides, the executor emits Airflow's own `executor.open_slots`, `executor.queued_tasks` and
 `executor.running_tasks`.
 
-| metric | kind | tags | what it says |
-| --- | --- | --- | --- |
-"""
-METRICS_FOOT = """
-## What to alert on
-
-| alert | when |
-| --- | --- |
-| a backend is away | `breaker` is 1 for minutes |
-| pods are not seen | `watch_age` above 120 |
-| tasks don't start | `pending_age` above what your autoscaler needs; the reason is in `airflow hybrid pods` |
-| workers take nothing | `idle_workers` above 0 for a minute: restart those that the scheduler's log names |
-| the cluster refuses | `api_calls` with the codes 403, 409, 429 or 5xx grow against all |
-| something loses data | `mismatches` grows with [`MessageLost`, `ResultLost` or `PodLost`](mismatches.md) |
-| tasks die | `ends` with the outcome `failed` and a reason other than `Error`; `replaced` grows |
+| metric | kind | unit | tags | what it says | in Prometheus |
+| --- | --- | --- | --- | --- | --- |
 """
 
 
 def metrics_page() -> str:
     """Return the text of the page."""
-    return METRICS_HEAD + "".join(map(_metric, METRICS)) + METRICS_FOOT
+    return METRICS_HEAD + "".join(map(_metric, METRICS))
 
 
 def _metric(metric: Metric) -> str:
-    tags = ", ".join(map(_code, metric.tags))
-    return f"| {_code(metric.name)} | {metric.kind} | {tags} | {metric.meaning} |\n"
+    tags = ", ".join(map(_code, metric.labels))
+    unit = "" if metric.unit == "1" else metric.unit
+    shown = f"{_code(metric.name)} | {metric.kind} | {unit} | {tags} | {metric.meaning}"
+    return f"| {shown} | {_code(metric.prometheus)} |\n"
 
 
 MISMATCHES_HEAD = """\
