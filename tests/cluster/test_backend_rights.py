@@ -8,7 +8,7 @@ import pytest
 
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.kubernetes.permissions import NEEDED, NEEDED_FOR_LOGS, Permissions
-from hybrid_executor.doctor import _kubernetes
+from hybrid_executor.doctor import kubernetes
 from hybrid_executor.model.observation import Accepted, Ended, How, Rejected, Started
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.settings import Settings
@@ -109,7 +109,7 @@ def test_the_doctor_asks_for_rights_over_secrets_where_workloads_are_in_them(
     kubeconfig = plane.role_kubeconfig(f"pods-alone-{namespace}", rules, namespace)
     config = start_harness(plane, namespace, kubeconfig=kubeconfig).config
     settings = Settings(celery=CeleryConfig(), kubernetes=config, workload_secret=workload_secret)
-    problems = [finding.problem for finding in _kubernetes(settings, config) if not finding.ok]
+    problems = [finding.problem for finding in kubernetes.cluster(settings, config) if not finding.ok]
     lacks = "not allowed: create secrets, update secrets; give the scheduler's role these verbs"
     assert problems == ([lacks] if workload_secret else [])
 
@@ -126,7 +126,7 @@ def test_the_doctor_asks_for_rights_over_pools_that_are_in_a_namespace_of_their_
     config = start_harness(plane, namespace, kubeconfig=kubeconfig, workers_namespace=workers).config
     settings = Settings(celery=CeleryConfig(), kubernetes=config)
     problems = {
-        finding.check: finding.problem for finding in _kubernetes(settings, config) if finding.problem
+        finding.check: finding.problem for finding in kubernetes.cluster(settings, config) if finding.problem
     }
     check = f"Kubernetes permissions for pools of workers in {workers}"
     remedy = "bind workers/rbac/scheduler-role.yaml there, or correct [hybrid_executor] workers_namespace"

@@ -30,7 +30,6 @@ from tests.contract.ledger_suite import a_record
 from tests.fixtures.celery import celery_app
 from tests.fixtures.live import until
 
-
 # An event that nobody but a listener of these tests knows.
 GREETING = "greeting-sent"
 
@@ -71,7 +70,7 @@ class Listener:
             self._stopping.wait(0.1)
 
     def wait(self) -> None:
-        """Until it hears: it subscribes some time after it says that it is ready, and an event is sent once."""
+        """Until it hears: it subscribes some time after it says that it is ready."""
 
         def hears() -> bool:
             with self._app.events.default_dispatcher() as dispatcher:

@@ -16,7 +16,7 @@ from hybrid_executor.backends.kubernetes.permissions import (
     NEEDED_FOR_WORKERS,
     Permission,
 )
-from hybrid_executor.doctor import _workers_apart
+from hybrid_executor.doctor.kubernetes import workers_apart
 
 ROOT = Path(__file__).parents[2]
 ROLES = {"scheduler": NEEDED, "api-server": NEEDED_FOR_LOGS, "operator": NEEDED_FOR_COMMANDS}
@@ -71,8 +71,8 @@ def test_the_doctor_looks_for_pools_where_it_does_not_look_for_task_pods(
     workers: str | None, scopes: tuple[str | None, ...], apart: str | None
 ) -> None:
     config = KubernetesConfig(namespace="tasks", scopes=scopes, workers_namespace=workers)
-    assert _workers_apart(config) == apart
-    assert _workers_apart(replace(config, cluster="east")) is None
+    assert workers_apart(config) == apart
+    assert workers_apart(replace(config, cluster="east")) is None
 
 
 def test_the_schedulers_role_is_enough_for_pools() -> None:
