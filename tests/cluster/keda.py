@@ -25,6 +25,7 @@ NAMESPACE = "keda"
 ACCOUNT = "keda-operator"
 SERVICE = "keda-metrics-apiserver"
 API = "v1beta1.external.metrics.k8s.io"
+_REGISTERED = f"/apis/apiregistration.k8s.io/v1/apiservices/{API}"
 #: Of KEDA's manifests: what there is before its two programs start.
 MANIFESTS = (
     "general/namespace.yaml",
@@ -63,6 +64,7 @@ class Keda:
         try:
             yield keda
         finally:
+            keda.withdraw()
             keda.close()
 
     @classmethod
@@ -100,6 +102,10 @@ class Keda:
 
     def logs(self, part: Part) -> Path:
         return self.servers.log(f"keda-{part}")
+
+    def withdraw(self) -> None:
+        """Take its metrics off the API: while a part of that has no server, no namespace ends."""
+        self.plane.request("DELETE", _REGISTERED)
 
     def close(self) -> None:
         """Kill both. What was installed stays."""
@@ -191,6 +197,6 @@ class Keda:
 
     def _is_available(self) -> bool:
         """Whether the API server reaches the adapter."""
-        code, service = self.plane.request("GET", f"/apis/apiregistration.k8s.io/v1/apiservices/{API}")
+        code, service = self.plane.request("GET", _REGISTERED)
         conditions = service.get("status", {}).get("conditions", []) if code == 200 else []
         return any(one["type"] == "Available" and one["status"] == "True" for one in conditions)
