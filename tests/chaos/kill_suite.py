@@ -87,17 +87,18 @@ class OutageSuite:
     """Of what the stack stands on, and its return some seconds later."""
 
     def test_a_run_outlives_what_it_stands_on(self, scene: Scene, service: str) -> None:
-        run = scene.stack.trigger("middle")
+        run = scene.stack.trigger("held")
         wait_until(
             lambda: scene.running(run, "light") and scene.running(run, "heavy"),
             60,
-            lambda: f"not running on both: {scene.stack.states('middle', run)}",
+            lambda: f"not running on both: {scene.stack.states('held', run)}",
         )
-        assert scene.count("middle", run, "queued") >= 1
+        assert scene.count("held", run, "queued") >= 1
         scene.stack.kill(service, hold=True)
+        scene.let_go(run, 1)
         time.sleep(AWAY_S)
         scene.stack.restart(service)
-        scene.stack.wait_run("middle", run, 120)
-        eventually(lambda: scene.check_each_ran_once("middle", run))
+        scene.stack.wait_run("held", run, 120)
+        eventually(lambda: scene.check_each_ran_once("held", run))
         scene.stack.wait_healthy()
         scene.check_nothing_is_left()

@@ -53,7 +53,7 @@ def saved_at(folder: Path) -> float:
 
 def test_flower_has_the_ledger_s_numbers_after_kills(scene: Scene) -> None:
     worker = f"kubernetes@{scene.stack.namespace}"
-    run = scene.stack.trigger("middle")
+    run = scene.stack.trigger("held")
     wait_until(
         lambda: (
             eventually(lambda: "STARTED" in {state for _, state in by_flower(scene, run).values()})
@@ -63,8 +63,9 @@ def test_flower_has_the_ledger_s_numbers_after_kills(scene: Scene) -> None:
         lambda: f"nothing runs by Flower: {by_flower(scene, run)} {flower_workers(scene.stack)}",
     )
     scene.stack.kill("scheduler", hold=True)
+    scene.let_go(run, 1)
     scene.stack.restart("scheduler")
-    scene.stack.wait_run("middle", run, 150)
+    scene.stack.wait_run("held", run, 150)
     wait_until(
         lambda: by_flower(scene, run) == by_the_ledger(scene, run),
         TELLS_WITHIN_S,

@@ -2,7 +2,9 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from airflow.sdk import DAG, get_current_context, task
 
@@ -26,8 +28,8 @@ def work(seconds: float) -> None:
     note("end")
 
 
-def stay() -> None:
-    """Until the file of this run and try appears; shows by another of each task that its process lives."""
+def stay(seconds: float = 0) -> None:
+    """Until so long after the file of this run and try appears; shows by another that its process lives."""
     ti = get_current_context()["ti"]
     note("start")
     name = f"{ti.run_id}.{ti.try_number}"
@@ -35,18 +37,19 @@ def stay() -> None:
         for alive in (f"{name}.alive", f"{name}.{ti.task_id}.alive"):
             (FOLDER / alive).touch()
         time.sleep(0.5)
+    time.sleep(seconds)
     note("end")
 
 
 @task(retries=0)
-def wait_for_file() -> None:
-    stay()
+def wait_for_file(seconds: float = 0) -> None:
+    stay(seconds)
 
 
-def on_both(dag_id: str, each: int, seconds: float) -> None:
-    """So many tasks on each backend, and one that waits for all of them."""
+def on_both(dag_id: str, what: Any, seconds: Sequence[float]) -> None:
+    """A task for each of these seconds on each backend, and one that waits for all of them."""
     with DAG(dag_id, schedule=None, max_active_tasks=100, max_active_runs=10):
         last = work.override(task_id="last")(0)
         for kind, queue in QUEUES.items():
-            for number in range(each):
-                work.override(task_id=f"{kind}_{number}", queue=queue)(seconds) >> last
+            for number, each in enumerate(seconds):
+                what.override(task_id=f"{kind}_{number}", queue=queue)(each) >> last
