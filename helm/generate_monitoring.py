@@ -187,6 +187,11 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                     )
                 ],
             ),
+            (
+                "Since Flower was told of all pods",
+                "s",
+                [("max by (scheduler) (airflow_hybrid_executor_flower_lag)", "scheduler {{scheduler}}")],
+            ),
         ),
     ),
     (

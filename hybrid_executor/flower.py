@@ -32,7 +32,7 @@ from hybrid_executor.backends.celery.outage import Outage
 from hybrid_executor.backends.celery.podevents import Event, Told, events_of, reached, worker_name, worker_of
 from hybrid_executor.ledger.flower import FlowerRegister
 from hybrid_executor.ledger.lease import Lease
-from hybrid_executor.meter import FLOWER_AWAY, FLOWER_EVENTS, Meter
+from hybrid_executor.meter import FLOWER_AWAY, FLOWER_EVENTS, FLOWER_LAG, Meter
 from hybrid_executor.model.errors import BrokerUnavailable, ConfigError, Unavailable
 from hybrid_executor.version import __version__
 
@@ -88,6 +88,8 @@ class FlowerTeller:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._outage = Outage("telling Flower of pods", PAUSE_MAX_S)
+        #: When a look found nothing left to tell, or another holder of the lease.
+        self._all_told_s = time.monotonic()
         # --- of the thread alone ---
         self._sender: Sender | None = None
         self._is_telling = False
@@ -101,8 +103,14 @@ class FlowerTeller:
     def start(self) -> None:
         """Start the thread; returns at once, whatever is away."""
         self._meter.read(FLOWER_AWAY, lambda: {(): float(self._outage.trouble is not None)})
+        self._meter.read(FLOWER_LAG, lambda: {(): self.lag_s})
         self._thread = threading.Thread(target=self._run, name="hybrid-flower", daemon=True)
         self._thread.start()
+
+    @property
+    def lag_s(self) -> float:
+        """Since when not all is told; any thread may ask, and sees one that hangs or has died."""
+        return time.monotonic() - self._all_told_s
 
     def stop(self, deadline_s: float) -> None:
         """Tell what is left, if that goes at once, and leave the rest to whoever comes next."""
@@ -139,12 +147,16 @@ class FlowerTeller:
         now = datetime.now(UTC)
         if not self._lease.hold(now):
             self._give_up()
+            self._all_told_s = time.monotonic()
             return TRY_S
         if not self._is_telling:
             log.info("this scheduler tells Flower of pods")
             self._is_telling = True
         self._beat(now)
-        is_all = self._tell(now) if time.monotonic() >= self._quiet_until_s else True
+        is_quiet = time.monotonic() < self._quiet_until_s
+        is_all = is_quiet or self._tell(now)
+        if is_all and not is_quiet:
+            self._all_told_s = time.monotonic()
         if time.monotonic() >= self._forget_at_s:
             self._register.forget(now - timedelta(seconds=FORGET_S))
             self._forget_at_s = time.monotonic() + FORGET_EVERY_S

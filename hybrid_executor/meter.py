@@ -230,6 +230,15 @@ FLOWER_AWAY = Metric(
     "1 while this scheduler is to tell Flower of pods and can't, since the broker or the metadata database is"
     " away; else 0. What happens meanwhile is told later, and no task waits for it",
 )
+FLOWER_LAG = Metric(
+    "hybrid_executor.flower_lag",
+    Kind.GAUGE,
+    (),
+    "since this scheduler last knew that Flower was told of everything about pods, be it by itself or because"
+    " another scheduler tells; a few seconds while all is well. It grows while the telling is away, falls"
+    " behind, or has stopped",
+    "seconds",
+)
 METRICS = (
     ATTEMPTS,
     WAITING,
@@ -255,6 +264,7 @@ METRICS = (
     POOL_WORKERS,
     FLOWER_EVENTS,
     FLOWER_AWAY,
+    FLOWER_LAG,
 )
 
 #: Readings of one gauge, by the values of its tags.

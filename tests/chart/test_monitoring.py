@@ -1,6 +1,5 @@
 """Mapping, rules and dashboard fit what the executor emits; an alert fires when it should, and not before."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,10 +21,10 @@ from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
 from tests.chart.values import LEAST
 from tests.fixtures.helm import Helm
+from tests.fixtures.monitoring import RULES, expressions, grouped, selectors
 from tests.fixtures.promtool import promtool
 from tests.unit.test_inflight import add, inflight
 
-RULES = FILES / "prometheus-rules.yaml"
 BY_NAME = {metric.prometheus: metric for metric in METRICS}
 
 
@@ -41,15 +40,6 @@ def test_mapping_and_dashboard_are_current() -> None:
 # --- names -----------------------------------------------------------------------------------
 
 
-def expressions() -> Iterator[tuple[str, str]]:
-    """Where, and what, for each query of rules and dashboard."""
-    for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]:
-        yield rule["alert"], rule["expr"]
-    for panel in json.loads(DASHBOARD.read_text())["panels"]:
-        for target in panel.get("targets", ()):
-            yield panel["title"], target["expr"]
-
-
 def metric_of(name: str) -> Metric | None:
     """The one of that name in Prometheus; a time's buckets, or in milliseconds, as OpenTelemetry has it."""
     of_time = name.removesuffix("_bucket").replace("_milliseconds", "_seconds")
@@ -59,17 +49,15 @@ def metric_of(name: str) -> Metric | None:
 
 @pytest.mark.parametrize(("where", "query"), [*expressions()])
 def test_every_metric_and_label_that_is_asked_for_exists(where: str, query: str) -> None:
-    named = re.findall(r"(airflow_\w+)(\{[^}]*\})?", query)
+    named = selectors(query)
     assert named
     labels: set[str] = set()
-    for name, matchers in named:
+    for name, asked in named:
         metric = metric_of(name)
         assert metric, f"{where}: {name} is no metric of the executor"
         labels |= {*metric.labels, "le"}
-        asked = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers))
         assert asked <= set(metric.labels), f"{where}: {name} has no {asked - set(metric.labels)}"
-    grouped = {one.strip() for found in re.findall(r"by \(([^)]*)\)", query) for one in found.split(",")}
-    assert grouped <= labels, where
+    assert grouped(query) <= labels, where
 
 
 def test_every_value_that_a_rule_asks_for_exists() -> None:
@@ -222,6 +210,12 @@ CASES: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "HybridExecutorLosesWork": (
         {'mismatches_total{backend="celery", mismatch="MessageLost"}': "0+1x60"},
         {'mismatches_total{backend="celery", mismatch="TaskOver"}': "0+1x60"},
+    ),
+    "HybridExecutorFlowerBehind": (
+        # Stopped: nobody says that all was told.
+        {'flower_lag{scheduler="1"}': "3x50 60+60x10", 'flower_lag{scheduler="2"}': "3x60"},
+        # An outage of the broker of two minutes.
+        {'flower_lag{scheduler="1"}': "3x55 60 120 180 3x3"},
     ),
     "HybridExecutorApiRefuses": (
         {

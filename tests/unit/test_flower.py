@@ -199,6 +199,37 @@ def test_what_happens_while_the_broker_is_away_is_told_when_it_is_back(
     assert scene.broker.types(late) == ["sent"]
 
 
+def test_the_lag_grows_until_all_is_told_or_another_tells(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(flower, "time", SimpleNamespace(monotonic=lambda: now_s))
+    one, two = scene.teller("one"), scene.teller("two")
+    one.turn()
+    # As of threads that hang.
+    now_s += 30
+    assert (one.lag_s, two.lag_s) == (30, 30)
+    two.turn()
+    assert two.lag_s == 0
+    scene.ledger.record([a_record(queued_at=datetime.now(UTC)) for _ in range(flower.AT_ONCE + 1)], [])
+    one.turn()
+    assert one.lag_s == 30
+    one.turn()
+    assert one.lag_s == 0
+    scene.queued()
+    scene.broker.is_away = True
+    now_s += 20
+    with pytest.raises(BrokerUnavailable):
+        one.turn()
+    assert one.lag_s == 20
+    scene.broker.is_away = False
+    one.turn()
+    assert one.lag_s == 20, "it waits for Flower to be back, and has not told it"
+    now_s += 20
+    one.turn()
+    assert one.lag_s == 0
+
+
 def test_what_began_and_ended_long_before_anybody_told_is_history(scene: Scene) -> None:
     record = scene.queued()
     scene.ends(record, ago_s=7200)

@@ -29,6 +29,7 @@ from hybrid_executor.meter import (
     FAILURES,
     FLOWER_AWAY,
     FLOWER_EVENTS,
+    FLOWER_LAG,
     IDLE_WORKERS,
     LEDGER_LAG,
     LIVE_AWAY,
@@ -194,7 +195,7 @@ def everything() -> tuple[Meter, Inflight]:
     meter.count(LIVE_REPAIRS, "stale")
     meter.count(LIVE_REBUILDS)
     meter.count(FLOWER_EVENTS, by=7)
-    for gauge in (LIVE_AWAY, LIVE_BACKLOG, LEDGER_LAG, FLOWER_AWAY):
+    for gauge in (LIVE_AWAY, LIVE_BACKLOG, LEDGER_LAG, FLOWER_AWAY, FLOWER_LAG):
         meter.read(gauge, lambda: {(): 1.0})
     meter.read(WATCH_AGE, lambda: {("default", "team.a"): 3.0})
     meter.read(IDLE_WORKERS, lambda: {(): 1.0})
@@ -237,7 +238,7 @@ class TestEmitter:
         stats.initialize(factory=lambda: SafeStatsdLogger(client), export_legacy_names=False)
         meter, flights = everything()
         emitter(tagged=False).emit(meter, flights, NOW)
-        assert len(client.sent) == 7 + 3 + 7 + len(stand(flights, POOLS, NOW))
+        assert len(client.sent) == 7 + 3 + 8 + len(stand(flights, POOLS, NOW))
         assert (
             client.sent.items()
             >= {
