@@ -9,7 +9,8 @@ SELECT ceil((
       AND s.worker_leaves_at IS NULL
       AND s.backend = 'celery'
       AND s.queue IN ({{ range $index, $value := .queues }}{{ if $index }}, {{ end }}'{{ $value | replace "'" "''" }}'{{ else }}NULL{{ end }})
-      AND ti.state IN ('queued', 'restarting', 'running'))
+      AND ti.state IN ('queued', 'restarting', 'running')
+      AND working_set IS TRUE)
   +
   (SELECT count(DISTINCT s.attempt_id)
      FROM hybrid_submission s
@@ -22,8 +23,10 @@ SELECT ceil((
   (SELECT count(*)
      FROM task_instance ti
     WHERE ti.state IN ('queued', 'restarting', 'running')
+      AND working_set IS TRUE
       AND ti.queue IN ({{ range $index, $value := .taskQueues }}{{ if $index }}, {{ end }}'{{ $value | replace "'" "''" }}'{{ else }}NULL{{ end }})
       AND COALESCE(ti.executor, '{{ .defaultExecutor | replace "'" "''" }}') IN ({{ range $index, $value := .executors }}{{ if $index }}, {{ end }}'{{ $value | replace "'" "''" }}'{{ else }}NULL{{ end }})
       AND (SELECT max(s.submission) FROM hybrid_submission s
             WHERE s.attempt_id = ti.external_executor_id) IS NULL)
 ) / {{ int .concurrency }}.0) AS workers
+FROM (SELECT TRUE AS working_set) AS every_row

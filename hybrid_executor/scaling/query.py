@@ -12,6 +12,12 @@ A pool has in flight
   it is asked when the query is written: ``task_queues`` are those of the pool's
   queues whose tasks go to Celery.
 
+The text is the same for every Airflow, because who asks does not know which
+one migrated the database. From 3.4 on each try is a row, and past ones, some of
+them queued for ever, have no ``working_set``. It is asked for without a table's
+name: where ``task_instance`` has no such column, SQL looks for it in the query
+around, whose one row says that it is true.
+
 The answer is always one number. ``trigger_query`` divides it by the tasks that
 one worker takes, and rounds up: a target of 1 then makes replicas of it exactly.
 
@@ -45,7 +51,8 @@ IN_FLIGHT = """\
       AND s.worker_leaves_at IS NULL
       AND s.backend = '{celery}'
       AND {submission_queue} IN ({queues})
-      AND ti.state IN ({alive}))
+      AND ti.state IN ({alive})
+      AND working_set IS TRUE)
   +
   (SELECT count(DISTINCT s.attempt_id)
      FROM hybrid_submission s
@@ -58,13 +65,16 @@ IN_FLIGHT = """\
   (SELECT count(*)
      FROM task_instance ti
     WHERE ti.state IN ({alive})
+      AND working_set IS TRUE
       AND {task_queue} IN ({task_queues})
       AND COALESCE(ti.executor, {default_executor}) IN ({executors})
       AND (SELECT max(s.submission) FROM hybrid_submission s
             WHERE s.attempt_id = ti.external_executor_id) IS NULL)
 """
-TRIGGER = f"SELECT ceil((\n{IN_FLIGHT}) / {{concurrency}}.0) AS workers\n"
-COUNT = f"SELECT (\n{IN_FLIGHT}) AS in_flight\n"
+#: What is true of every row in a database whose task instances have no such column.
+EVERY_ROW = "FROM (SELECT TRUE AS working_set) AS every_row\n"
+TRIGGER = f"SELECT ceil((\n{IN_FLIGHT}) / {{concurrency}}.0) AS workers\n{EVERY_ROW}"
+COUNT = f"SELECT (\n{IN_FLIGHT}) AS in_flight\n{EVERY_ROW}"
 
 #: Queues are compared with their case, as routes and Celery do; columns of MySQL don't by themselves.
 _COLUMNS: Mapping[Dialect, Mapping[str, str]] = {

@@ -6,7 +6,7 @@ query and, in plain Python, by the executor's own rules.
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,8 +15,21 @@ from uuid import UUID
 
 import pytest
 from airflow.models.taskinstance import TaskInstance
-from sqlalchemy import Column, Connection, Engine, Index, MetaData, Table, create_engine, insert, text
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Index,
+    MetaData,
+    Table,
+    create_engine,
+    insert,
+    text,
+    true,
+)
 
+from hybrid_executor.airflowtables import A_ROW_PER_TRY, MAP_INDEX
 from hybrid_executor.comparison import gone_on
 from hybrid_executor.ledger.rows import row_of
 from hybrid_executor.ledger.tables import metadata, submission
@@ -44,7 +57,9 @@ POOLS = (
     Pool(name="odd", queues=("it's", "Default"), concurrency=3),
     Pool(name="idle", queues=("nothing here",), concurrency=1),
 )
-COLUMNS = ("dag_id", "task_id", "run_id", "map_index", "state", "queue", "executor", "external_executor_id")
+COLUMNS = ("dag_id", "task_id", "run_id", MAP_INDEX, "state", "queue", "executor", "external_executor_id")
+#: What tells the present try of Airflow 3.4 from the past ones, which are rows as well.
+WORKING_SET = "working_set"
 
 
 @dataclass
@@ -62,11 +77,12 @@ class World:
             "dag_id": "etl",
             "task_id": f"load{number // 3}",
             "run_id": "r",
-            "map_index": number % 3,
+            MAP_INDEX: number % 3,
             "state": "queued",
             "queue": "default",
             "executor": None,
             "external_executor_id": str(UUID(int=dice.getrandbits(128), version=4)),
+            WORKING_SET: True,
         } | values
         self.tasks.append(task)
         return task
@@ -77,7 +93,7 @@ class World:
         number = 1 + sum(row.id.attempt_id == attempt for row in self.rows)
         given = {"queue": task["queue"], "backend": TABLE.route(task["queue"]).backend} | values
         address = TaskAddress(
-            dag_id="etl", task_id=task["task_id"], run_id="r", map_index=task["map_index"], try_number=1
+            dag_id="etl", task_id=task["task_id"], run_id="r", map_index=task[MAP_INDEX], try_number=1
         )
         self.rows.append(
             SubmissionRecord(
@@ -120,6 +136,8 @@ def a_world(seed: int) -> World:
             state=dice.choice(STATES),
             queue=dice.choice(QUEUES),
             executor=dice.choice(EXECUTORS),
+            # A task that is cleared while it is queued leaves that try as it was.
+            working_set=dice.choice((True, True, True, None)),
         )
         if dice.random() < 0.1:
             # Another executor's name for it, or none.
@@ -144,13 +162,14 @@ def _fate(dice: random.Random) -> dict[str, Any]:
     return {name: NOW for name in times if dice.random() < (0.7 if name == "submitted_at" else 0.2)}
 
 
-def counted(pool: Pool, world: World) -> int:
+def counted(pool: Pool, world: World, *, a_row_per_try: bool) -> int:
     """What the pool has in flight, by the rules of the executor itself."""
+    present = [task for task in world.tasks if task[WORKING_SET] or not a_row_per_try]
     known = {row.id.attempt_id for row in world.rows}
-    of_ledger = {row.id.attempt_id for row in world.rows if _is_for(pool, row, world)}
+    of_ledger = {row.id.attempt_id for row in world.rows if _is_for(pool, row, present)}
     strangers = [
         task
-        for task in world.tasks
+        for task in present
         if task["external_executor_id"] not in known
         and task["state"] in ("queued", "running", "restarting")
         and task["queue"] in pool.queues
@@ -160,15 +179,15 @@ def counted(pool: Pool, world: World) -> int:
     return len(of_ledger) + len(strangers)
 
 
-def _is_for(pool: Pool, row: SubmissionRecord, world: World) -> bool:
+def _is_for(pool: Pool, row: SubmissionRecord, present: Sequence[Mapping[str, Any]]) -> bool:
     if row.ended_at or row.worker_leaves_at or row.backend is not BackendName.CELERY:
         return False
     if row.queue not in pool.queues:
         return False
     if row.kind is not WorkloadKind.TASK:
         return True
-    task = next(task for task in world.tasks if str(task["id"]) == row.workload_id)
-    witness = Witness(state=task["state"], attempt_id=task["external_executor_id"])
+    task = next((task for task in present if str(task["id"]) == row.workload_id), None)
+    witness = task and Witness(state=task["state"], attempt_id=task["external_executor_id"])
     return gone_on(witness, row.id.attempt_id) is None
 
 
@@ -180,6 +199,10 @@ class Database:
     dialect: Dialect
     tasks: Any
 
+    @property
+    def a_row_per_try(self) -> bool:
+        return WORKING_SET in self.tasks.c
+
     @contextmanager
     def holding(self, world: World) -> Iterator[Connection]:
         """The world, until the end of the block."""
@@ -189,7 +212,8 @@ class Database:
                 connection.exec_driver_sql("SET session_replication_role = replica")
             if world.tasks:
                 pool = {"pool": "default_pool"} if "pool" in self.tasks.c else {}
-                connection.execute(insert(self.tasks), [task | pool for task in world.tasks])
+                known = [{k: v for k, v in task.items() if k in self.tasks.c} for task in world.tasks]
+                connection.execute(insert(self.tasks), [task | pool for task in known])
             if world.rows:
                 connection.execute(insert(submission), [row_of(row) for row in world.rows])
             yield connection
@@ -205,29 +229,63 @@ class Database:
         )
 
 
-@pytest.fixture(scope="module", params=["postgresql", pytest.param("mysql", marks=pytest.mark.mariadb)])
+#: Kinds of database, each with task instances as Airflow 3.3 has them, and as 3.4 has.
+KINDS: tuple[tuple[Dialect, bool], ...] = (
+    *(() if A_ROW_PER_TRY else (("postgresql", False),)),
+    ("postgresql", True),
+    ("mysql", False),
+    ("mysql", True),
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(
+            kind,
+            marks=[pytest.mark.mariadb] if kind[0] == "mysql" else [],
+            id=kind[0] + ("_row_per_try" if kind[1] else ""),
+        )
+        for kind in KINDS
+    ],
+)
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    if request.param == "postgresql":
+    dialect, a_row_per_try = request.param
+    if dialect == "postgresql":
         server: SharedPostgres = request.getfixturevalue("postgres")
         with server.fresh_database(request.getfixturevalue("airflow_template")) as dsn:
             engine = create_engine(dsn)
-            yield Database(engine, "postgresql", TaskInstance.__table__)
+            tasks: Any = TaskInstance.__table__
+            if a_row_per_try and not A_ROW_PER_TRY:
+                tasks = _with_working_set(engine)
+            yield Database(engine, "postgresql", tasks)
             engine.dispose()
         return
     mariadb: MariadbServer = request.getfixturevalue("mariadb")
     with mariadb.fresh_database() as dsn:
         engine = create_engine(dsn)
         metadata.create_all(engine)
-        tasks = _airflows_table()
+        tasks = _airflows_table(a_row_per_try=a_row_per_try)
         tasks.create(engine)
         yield Database(engine, "mysql", tasks)
         engine.dispose()
 
 
-def _airflows_table() -> Table:
+def _with_working_set(engine: Engine) -> Table:
+    """The table of this Airflow with what the next one adds to it."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE task_instance ADD {WORKING_SET} boolean DEFAULT TRUE")
+    table = TaskInstance.__table__.to_metadata(MetaData())
+    table.append_column(Column(WORKING_SET, Boolean))
+    return table
+
+
+def _airflows_table(*, a_row_per_try: bool) -> Table:
     """Airflow's migrations don't run on MariaDB: of its table the columns that the query reads."""
     theirs = TaskInstance.__table__.c
     columns = [Column(name, theirs[name].type) for name in COLUMNS]
+    if a_row_per_try:
+        columns.append(Column(WORKING_SET, Boolean, server_default=true()))
     key = Column("id", theirs["id"].type, primary_key=True)
     return Table("task_instance", MetaData(), key, *columns, Index("ti_state", "state"))
 
@@ -238,7 +296,7 @@ def test_the_query_counts_what_router_and_ledger_say(database: Database, seed: i
     with database.holding(world) as connection:
         for pool in POOLS:
             in_flight, workers = database.answers(connection, pool)
-            assert in_flight == counted(pool, world), pool
+            assert in_flight == counted(pool, world, a_row_per_try=database.a_row_per_try), pool
             assert float(workers) == math.ceil(in_flight / pool.concurrency)
 
 
@@ -280,6 +338,29 @@ def test_tasks_that_name_no_executor_keep_their_workers_af55559(database: Databa
         assert database.answers(connection, POOLS[0]) == (2, 1)
 
 
+def test_a_try_that_airflow_has_archived_while_it_was_queued_starts_no_worker(database: Database) -> None:
+    """Airflow 3.4 leaves its state as it was, also when the ledger has long trimmed the attempt."""
+    dice, world = random.Random(6), World()
+    world.task(dice, state="queued", working_set=None)
+    world.submit(world.task(dice, state="queued", working_set=None))
+    world.submit(world.task(dice, state="queued"))
+    world.task(dice, state="queued")
+    with database.holding(world) as connection:
+        assert database.answers(connection, POOLS[0]) == ((2, 1) if database.a_row_per_try else (4, 1))
+
+
+def test_passes_of_a_loop_that_share_an_address_count_each_by_itself(database: Database) -> None:
+    """Airflow 3.4 tells them apart by a region, which the ledger does not know; 3.3 has no loops."""
+    dice, world = random.Random(7), World()
+    for index in range(3):
+        place: dict[str, Any] = {MAP_INDEX: index}
+        if "region_id" in database.tasks.c:
+            place = {"task_id": "body", MAP_INDEX: 0, "region_id": UUID(int=index + 1)}
+        world.submit(world.task(dice, state="running", **place))
+    with database.holding(world) as connection:
+        assert database.answers(connection, POOLS[0]) == (3, 1)
+
+
 def test_replicas_do_not_rise_while_a_leaving_worker_finishes(database: Database) -> None:
     dice, world = random.Random(5), World()
     for leaves in (None, NOW, NOW):
@@ -291,6 +372,7 @@ def test_replicas_do_not_rise_while_a_leaving_worker_finishes(database: Database
 def test_the_query_names_only_what_airflow_has(database: Database) -> None:
     """A release of Airflow that renames a column is found here and not by an autoscaler."""
     assert set(COLUMNS) | {"id"} <= set(TaskInstance.__table__.c.keys())
+    assert (WORKING_SET in TaskInstance.__table__.c) == A_ROW_PER_TRY
     with database.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM task_instance")).scalar_one() == 0
 
@@ -306,7 +388,7 @@ SELECT CONCAT('a', seq), 1, 'task', seq, 'default', 'celery', '', '1', NOW() - I
 FROM seq_1_to_{LEDGER}
 """,  # noqa: S608
     f"""
-INSERT INTO task_instance (id, state, queue, external_executor_id, dag_id, task_id, run_id, map_index)
+INSERT INTO task_instance (id, state, queue, external_executor_id, dag_id, task_id, run_id, {MAP_INDEX})
 SELECT CONCAT('00000000-0000-4000-8000-', LPAD(seq, 12, '0')), IF(seq > {IN_FLIGHT}, 'success', 'running'),
        'default', CONCAT('a', seq), 'd', 't', 'r', -1
 FROM seq_1_to_{TASKS}
@@ -315,10 +397,13 @@ FROM seq_1_to_{TASKS}
 
 
 @pytest.mark.mariadb
-def test_mysqls_planner_reads_what_is_in_flight_and_nothing_of_the_past(mariadb_url: str) -> None:
+@pytest.mark.parametrize("a_row_per_try", [False, True])
+def test_mysqls_planner_reads_what_is_in_flight_and_nothing_of_the_past(
+    mariadb_url: str, a_row_per_try: bool
+) -> None:
     engine = create_engine(mariadb_url)
     metadata.create_all(engine)
-    _airflows_table().create(engine)
+    _airflows_table(a_row_per_try=a_row_per_try).create(engine)
     query = trigger_query("mysql", demand_of(POOLS[0], TABLE, (), ""))
     with engine.begin() as connection:
         for statement in MARIADB_HISTORY:
@@ -328,6 +413,6 @@ def test_mysqls_planner_reads_what_is_in_flight_and_nothing_of_the_past(mariadb_
         assert connection.exec_driver_sql(query).scalar_one() == IN_FLIGHT // 16
         plan = connection.exec_driver_sql(f"EXPLAIN {query}").mappings().all()
     engine.dispose()
-    steps = [row for row in plan if row["table"]]
+    steps = [row for row in plan if row["table"] in ("s", "ti")]
     assert len(steps) == 5
     assert [row for row in steps if row["key"] is None or int(row["rows"]) > 2 * IN_FLIGHT] == []

@@ -6,7 +6,7 @@ from helm.generate_scaling import FILES
 from hybrid_executor.routing import Pool, RoutingTable, kubernetes_rules, parse_routes
 from hybrid_executor.scaling import demand_of, in_flight_query, trigger_query
 from hybrid_executor.scaling.chart import chart_template
-from hybrid_executor.scaling.query import DIALECTS, Demand, Dialect
+from hybrid_executor.scaling.query import DIALECTS, EVERY_ROW, Demand, Dialect
 
 OURS = "hybrid_executor.HybridExecutor"
 
@@ -45,5 +45,7 @@ def test_quotes_and_backslashes_in_a_queue_end_no_literal() -> None:
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_replicas_and_what_is_in_flight_are_of_one_text(dialect: Dialect) -> None:
     one = demand("default", concurrency=1)
-    inside = in_flight_query(dialect, one).removeprefix("SELECT (").removesuffix(") AS in_flight\n")
-    assert trigger_query(dialect, one) == f"SELECT ceil(({inside}) / 1.0) AS workers\n"
+    inside = (
+        in_flight_query(dialect, one).removeprefix("SELECT (").removesuffix(f") AS in_flight\n{EVERY_ROW}")
+    )
+    assert trigger_query(dialect, one) == f"SELECT ceil(({inside}) / 1.0) AS workers\n{EVERY_ROW}"
