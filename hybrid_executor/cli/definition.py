@@ -140,7 +140,7 @@ HYBRID_COMMANDS = (
         help="Show what is queued, waits, runs and has ended, on one screen",
         description=(
             "Show what the ledger knows: submissions by backend and queue, what has not started and why,"
-            " where tasks run, and what ended in the last hour."
+            " who runs tasks, and what ended in the last hour. Celery workers say what they have at hand."
         ),
         func=lazy_load_command("hybrid_executor.cli.status.status"),
         args=(ARG_WATCH, ARG_EVERY, ARG_JSON, ARG_VERBOSE),
@@ -220,7 +220,8 @@ HYBRID_COMMANDS = (
         help="Show the Celery workers, their load and how they stand; drain one",
         description=(
             "Show the Celery workers: pool, queues, how many tasks of how many, whether it is live, draining,"
-            " leaving (its pod is being deleted), silent, idle although messages wait, or gone with tasks."
+            " leaving (its pod is being deleted), silent, idle although messages wait, gone with tasks, or"
+            " unknown, because the broker does not answer."
         ),
         func=lazy_load_command("hybrid_executor.cli.workers.workers"),
         args=(_Below(*WORKERS_COMMANDS), ARG_OUTPUT, ARG_VERBOSE),

@@ -1,13 +1,16 @@
-"""``airflow hybrid status``: what is queued, waits, runs and has ended, on one screen.
+"""``airflow hybrid status``: what is queued, waits, runs and has ended, and who runs it, on one screen.
 
-Reads the ledger alone, and Airflow's own word on which schedulers live. Six
-queries, whatever is in flight, and three round trips to the live half.
+Reads the ledger, and Airflow's own word on which schedulers live: six queries,
+whatever is in flight, and three round trips to the live half. The Celery workers
+are asked meanwhile; one that takes nothing, or is silent, is shown first. All
+that does not answer is named, and hides nothing of the rest.
 """
 
 import json
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hybrid_executor import contract
-from hybrid_executor.cli import livehalf
+from hybrid_executor.cli import livehalf, workforce
 from hybrid_executor.cli.ledger import history, plain, reading
 from hybrid_executor.cli.livehalf import LiveState
 from hybrid_executor.durations import in_words
@@ -47,6 +50,10 @@ class Status:
     waits: Sequence[Wait]
     #: How many submissions run on each worker, and in pods on each node.
     places: Sequence[tuple[BackendName, str, int]]
+    #: The rows of ``airflow hybrid workers``.
+    workers: Sequence[Mapping[str, str]]
+    #: Who was asked for them and did not answer.
+    problems: Sequence[str]
     #: Open submissions that no live scheduler answers for: they wait to be adopted.
     orphans: int
     live: LiveState
@@ -73,20 +80,27 @@ def status(args: Namespace) -> None:
 
 
 def take(settings: Settings) -> Status:
-    """Ask the metadata database."""
+    """Ask the metadata database, and the workers meanwhile."""
     now = datetime.now(UTC)
-    with reading():
+    with ThreadPoolExecutor(1) as thread, reading():
+        asked = thread.submit(workforce.look_at, settings)
         told = history()
         live = contract.live_schedulers(settings.scheduler_health_check_threshold_s)
-        owners = told.owners()
+        owners, queues, waits = told.owners(), told.counts(now - ENDED_WITHIN), told.waits()
+        running = places((*place, count) for place, count in told.places().items())
+        standing = livehalf.look_at(settings.live, live, sum(owners.values()))
+        force = asked.result()
+        on_workers = {name: count for backend, name, count in running if backend is BackendName.CELERY}
         return Status(
             at=now,
             schedulers=sorted(live),
-            queues=told.counts(now - ENDED_WITHIN),
-            waits=told.waits(),
-            places=places((*place, count) for place, count in told.places().items()),
+            queues=queues,
+            waits=waits,
+            places=running,
+            workers=list(workforce.rows(force, on_workers, settings.pools)),
+            problems=force.problems,
             orphans=sum(count for owner, count in owners.items() if owner not in live),
-            live=livehalf.look_at(settings.live, live, sum(owners.values())),
+            live=standing,
         )
 
 
@@ -104,8 +118,10 @@ def screen(status: Status) -> RenderableType:
     )
     if status.waits:
         parts += [Text("\nwhat has not started"), _waits(status)]
-    if status.places:
-        parts += [Text("\nwhere tasks run"), _running(status)]
+    if lines := _running(status):
+        table = _table(["backend", "worker or node", "load", "state"], lines)
+        parts += [Text("\nwho runs tasks"), table]
+    parts += (Text(f"\n{problem}") for problem in status.problems)
     return Group(*parts)
 
 
@@ -139,11 +155,27 @@ def _waits(status: Status) -> Table:
     return _table(["backend", "queue", "how many", "longest", "that is", "for"], rows)
 
 
-def _running(status: Status) -> Table:
-    rows = [[str(backend), name, str(count)] for backend, name, count in status.places[:LINES_MAX]]
-    if more := status.places[LINES_MAX:]:
-        rows.append(["", f"{len(more)} more", str(sum(count for _, _, count in more))])
-    return _table(["backend", "worker or node", "tasks"], rows)
+def _running(status: Status) -> list[list[str]]:
+    """Workers that somebody should look at, then all others and the nodes of pods by what they have."""
+    rows = [
+        (row["state"] != "live", int(row["load"].partition("/")[0]), _line_of(row)) for row in status.workers
+    ]
+    rows += (
+        (False, count, [str(backend), name, f"{count} in pods", ""])
+        for backend, name, count in status.places
+        if backend is BackendName.KUBERNETES
+    )
+    rows.sort(key=lambda row: row[:2], reverse=True)
+    shown = [line for _, _, line in rows[:LINES_MAX]]
+    if more := rows[LINES_MAX:]:
+        shown.append(["", f"{len(more)} more", str(sum(count for _, count, _ in more)), ""])
+    return shown
+
+
+def _line_of(worker: Mapping[str, str]) -> list[str]:
+    state = worker["state"]
+    told = "idle although messages wait (celery#8030): restart it" if state == "idle" else state
+    return [str(BackendName.CELERY), worker["worker"], worker["load"], told]
 
 
 def _name(record: SubmissionRecord) -> str:
@@ -187,6 +219,8 @@ def as_json(status: Status) -> dict[str, Any]:
         "running": [
             {"backend": str(backend), "where": name, "count": count} for backend, name, count in status.places
         ],
+        "workers": list(status.workers),
+        "workers_problems": list(status.problems),
         "orphans": status.orphans,
         "live": livehalf.as_json(status.live, status.at),
     }

@@ -2,20 +2,26 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, text
 
+from hybrid_executor.backends.celery.app import TASK_NAME
 from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.model.attempt import BackendName, TaskAddress
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome, SubmissionRecord
 from tests.contract.ledger_suite import a_record
+from tests.fixtures.celery import celery_app, light_worker
+from tests.fixtures.live import until
 from tests.fixtures.site import MakeSite, Site
+from tests.integration.test_celery_idle_worker import make_deaf
 
 DAG = """
 from airflow.sdk import DAG, task
@@ -194,6 +200,47 @@ def test_status_counts_what_is_open_and_says_why_it_waits(site: Site) -> None:
     shown = site.run("hybrid", "status").stdout
     for words in ("scheduler jobs: none lives", "4 open submissions wait", "[nowhere]/app:1", "celery@w1"):
         assert words in shown, shown
+
+
+def test_status_shows_workers_with_their_load_and_the_one_that_takes_nothing_celery8030(
+    site: Site, valkey_url: str, tmp_path: Path
+) -> None:
+    broker = {"AIRFLOW__CELERY__BROKER_URL": valkey_url, "AIRFLOW__CELERY__RESULT_BACKEND": valkey_url}
+    app = celery_app(valkey_url, valkey_url)
+    with ExitStack() as workers:
+        for name in ("deaf", "busy"):
+            (tmp_path / name).mkdir()
+            workers.enter_context(light_worker(valkey_url, valkey_url, tmp_path / name))
+            if name == "deaf":
+                until(lambda: app.control.ping(timeout=0.5))
+                make_deaf(tmp_path / "deaf", valkey_url)
+        until(lambda: len(app.control.ping(timeout=0.5)) == 2)
+        # More than a worker holds: only the other could take the rest.
+        for _ in range(9):
+            app.send_task(TASK_NAME, ('{"gate": "/none"}',), queue="default")
+        until(lambda: sum(map(len, (app.control.inspect(timeout=0.5).active() or {}).values())) == 4)
+        told = json.loads(site.run("hybrid", "status", "--json", **broker).stdout)
+        shown = site.run("hybrid", "status", **broker).stdout
+    loads = {row["state"]: row["load"] for row in told["workers"]}
+    # The ledger has two tasks on a worker that is not there.
+    assert loads == {"idle": "0/4", "live": "4/4", "gone": "2/?"}
+    assert told["workers_problems"] == []
+    lines = shown[shown.index("who runs tasks") :].splitlines()
+    assert "4/4" in lines[-1], "what somebody should look at comes first"
+    assert any("0/4" in line and "idle although messages wait (celery#8030)" in line for line in lines)
+
+
+def test_status_without_a_broker_says_so_and_calls_nobody_gone(site: Site) -> None:
+    away = {"AIRFLOW__CELERY__BROKER_URL": "redis://:hunter2@127.0.0.1:1/0"}
+    done = site.run("hybrid", "status", "--json", **away)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [(row["worker"], row["state"]) for row in told["workers"]] == [("celery@w1", "unknown")]
+    [problem] = told["workers_problems"]
+    shown = site.run("hybrid", "status", **away).stdout
+    assert problem.startswith("the broker does not answer")
+    assert problem in shown
+    assert "hunter2" not in shown + done.stdout
 
 
 def test_status_says_how_the_live_half_stands_and_no_password(site: Site, valkey_url: str) -> None:

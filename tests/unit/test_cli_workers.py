@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from hybrid_executor.backends.celery.roster import Member
-from hybrid_executor.cli.workers import rows
+from hybrid_executor.cli.workforce import Workforce, rows
 from hybrid_executor.model.worker import WorkerPod, WorkerState
 from hybrid_executor.routing import Pool
 
@@ -21,7 +21,8 @@ def test_each_worker_has_one_row_whoever_speaks_of_it() -> None:
     pods = {p.name: p for p in (pod("a"), pod("b", WorkerState.LEAVING), pod("c"), pod("d"))}
     running = {"celery@a": 3, "celery@lost": 2, "?": 1}
     pools = [Pool(name="machines", queues=("default",), concurrency=4)]
-    shown = {r["worker"]: r for r in rows(members, ["celery@vm"], pods, running, pools)}
+    force = Workforce(members=members, idle=frozenset({"celery@vm"}), pods=pods)
+    shown = {r["worker"]: r for r in rows(force, running, pools)}
     assert {name: row["state"] for name, row in shown.items()} == {
         "celery@a": "live",
         "celery@b": "leaving",
@@ -35,5 +36,15 @@ def test_each_worker_has_one_row_whoever_speaks_of_it() -> None:
 
 
 def test_a_worker_that_answers_is_not_gone_for_want_of_a_pod() -> None:
-    [row] = rows({"celery@vm": BUSY}, [], {}, {"celery@vm": 3}, [])
+    [row] = rows(Workforce(members={"celery@vm": BUSY}), {"celery@vm": 3}, [])
     assert (row["state"], row["pod"]) == ("live", "")
+
+
+def test_nobody_is_called_gone_or_silent_where_the_broker_does_not_answer() -> None:
+    pods = {p.name: p for p in (pod("a"), pod("b", WorkerState.LEAVING))}
+    shown = rows(Workforce(members=None, pods=pods), {"celery@a": 1, "celery@vm": 2}, [])
+    assert [(row["worker"], row["state"]) for row in shown] == [
+        ("celery@a", "unknown"),
+        ("celery@b", "leaving"),
+        ("celery@vm", "unknown"),
+    ]

@@ -1,0 +1,110 @@
+"""The Celery workers as commands show them: what each has at hand, and how it stands.
+
+Asks the workers themselves over the broker, and the API server for the pods of
+pools. ``status`` and ``workers`` call it, and bring what the ledger says of
+where tasks run. Changes nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+
+from hybrid_executor.backends.celery.app import provider_app
+from hybrid_executor.backends.celery.roster import Member, Roster
+from hybrid_executor.backends.celery.workers import WorkerWatch
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.backends.kubernetes.inventory import Inventory
+from hybrid_executor.backends.kubernetes.poolpods import pool_selector, worker_pod
+from hybrid_executor.cli.clusters import ask
+from hybrid_executor.meter import Meter
+from hybrid_executor.model.errors import BrokerUnavailable
+from hybrid_executor.model.worker import WorkerPod, WorkerState, pod_of
+from hybrid_executor.routing import Pool
+from hybrid_executor.settings import Settings
+
+TIMEOUT_S = 5.0
+#: Between two looks at queues that may stand still.
+LOOK_AGAIN_S = 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workforce:
+    """Who was there at one time."""
+
+    #: None where the broker did not answer, so that nothing is known of anybody.
+    members: Mapping[str, Member] | None
+    #: Of them those that are connected and take nothing although messages wait (celery#8030).
+    idle: frozenset[str] = frozenset()
+    #: Pods of pools by name, but for those that are gone.
+    pods: Mapping[str, WorkerPod] = field(default_factory=dict)
+    #: Who did not answer, and why; one line each.
+    problems: Sequence[str] = ()
+
+
+def look_at(settings: Settings) -> Workforce:
+    """Ask everybody; never raises. Takes two seconds, and up to five more where messages wait."""
+    app, config = provider_app(), replace(settings.celery, read_timeout_s=TIMEOUT_S)
+    pods, problems = _pods(settings)
+    try:
+        with closing(Roster(app, config)) as roster:
+            members = roster.look()
+        idle = frozenset(WorkerWatch(app, config, tuple, Meter()).find(LOOK_AGAIN_S))
+    except BrokerUnavailable as error:
+        problems.insert(0, f"the broker does not answer: {error}")
+        return Workforce(members=None, pods=pods, problems=problems)
+    return Workforce(members=members, idle=idle, pods=pods, problems=problems)
+
+
+def rows(force: Workforce, running: Mapping[str, int], pools: Sequence[Pool]) -> Iterator[dict[str, str]]:
+    """Workers that answer, those of pods that don't, and those that are gone and were not missed yet.
+
+    ``running`` is how many tasks the ledger has on which worker.
+    """
+    members, pods = force.members or {}, force.pods
+    by_pod = {pod_of(name): name for name in members}
+    silent = {name: by_pod.get(name, f"celery@{name}") for name in pods}
+    gone = {name for name in running if pod_of(name) not in pods and name != "?"}
+    for name in sorted({*members, *silent.values(), *gone}):
+        member, pod = members.get(name), pods.get(pod_of(name))
+        at_hand = member.at_hand if member else running.get(name, 0)
+        yield {
+            "worker": name,
+            "pool": pod.pool if pod else _pool_of(member, pools),
+            "queues": ",".join(member.queues) if member else "",
+            "load": f"{at_hand}/{member.slots}" if member else f"{at_hand}/?",
+            "state": _state(force, name, pod),
+            "pod": pod.name if pod else "",
+        }
+
+
+def _state(force: Workforce, name: str, pod: WorkerPod | None) -> str:
+    if name in force.idle:
+        return "idle"
+    if pod and pod.state is WorkerState.LEAVING:
+        return "leaving"
+    if force.members is None:
+        return "unknown"
+    member = force.members.get(name)
+    if member is None:
+        return "silent" if pod else "gone"
+    return "live" if member.queues else "draining"
+
+
+def _pool_of(member: Member | None, pools: Sequence[Pool]) -> str:
+    """The one that serves what it serves."""
+    served = set(member.queues) if member else set()
+    return next((pool.name for pool in pools if served & set(pool.queues)), "")
+
+
+def _pods(settings: Settings) -> tuple[dict[str, WorkerPod], list[str]]:
+    """The pods of pools, and who did not answer."""
+    if not settings.kubernetes.workers_namespace:
+        return {}, []
+    answers = ask([settings.kubernetes], _list)
+    seen = [pod for page in answers.found for pod in page if pod.state is not WorkerState.GONE]
+    return {pod.name: pod for pod in seen}, answers.problems
+
+
+async def _list(api: Inventory, config: KubernetesConfig) -> list[WorkerPod]:
+    pages = api.list_pages(config.workers_namespace, pool_selector(config))
+    return [worker_pod(pod) async for page in pages for pod in page]
