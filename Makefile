@@ -1,6 +1,6 @@
 # One command each; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-beta test-chart test-cluster test-browser test-mariadb scale-in chaos bench cluster cluster-down keda docs check fmt mutants lock lock-beta clean
+.PHONY: help install demo test test-beta test-chart test-cluster test-browser test-mariadb test-redis scale-in chaos bench cluster cluster-down keda docs check fmt mutants lock lock-beta clean
 BIN := .venv/bin
 WORKERS ?= auto
 # Kills of a scheduler at a step of a task's way, and kills of one in a whole stack.
@@ -12,6 +12,10 @@ SCALE_INS ?= 50
 BETA := tests/contract/test_executor_surface.py tests/contract/test_tasks.py tests/contract/test_ledger.py \
   tests/integration/test_executor.py tests/integration/test_ledger_migrations.py tests/integration/test_moving_in.py \
   tests/integration/test_provider.py tests/integration/test_scheduler_transaction.py
+# What speaks to the broker's server by other ways than Celery's: scripts, streams, channels, queues looked into.
+REDIS := tests/integration/test_ledger_live.py tests/integration/test_ledger_live_servers.py \
+  tests/integration/test_celery_push.py tests/integration/test_celery_push_servers.py \
+  tests/integration/test_worker_claim.py
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -65,6 +69,10 @@ test-browser: install ## people in a browser: Airflow's UI with the page, and Fl
 test-mariadb: install ## the ledger's tests on a real MariaDB, which root gets installed if it is missing
 	@$(BIN)/python -m tests.fixtures.mariadb
 	@$(BIN)/python -m pytest -q -m mariadb tests/contract/test_ledger.py tests/integration $(ARGS)
+
+test-redis: install ## what is said to Redis, on Redis itself and not on Valkey; root gets it installed if it is missing
+	@$(BIN)/python -m tests.fixtures.redis_server
+	@$(BIN)/python -m pytest -q -n 2 --redis $(REDIS) $(ARGS)
 
 scale-in: install ## workers run dry and are ended, real ones: SCALE_INS of them at random (SEED=n: from this one)
 	@$(BIN)/python -m tests.cluster build

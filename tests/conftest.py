@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.live",
     "tests.fixtures.node",
     "tests.fixtures.page",
+    "tests.fixtures.redis_server",
     "tests.fixtures.site",
     "tests.fixtures.stack",
     "tests.fixtures.stock",

@@ -1,16 +1,23 @@
 """Results are pushed by each Redis that Celery can reach: by TLS, behind Sentinels, by a socket file."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from hybrid_executor.backends.celery.backend import CeleryBackend
+from hybrid_executor.backends.celery.config import CeleryConfig
+from hybrid_executor.meter import Meter
+from hybrid_executor.model.attempt import Submission
+from hybrid_executor.model.observation import Ended, How, Observation, Started
 from hybrid_executor.standalone.stack.ports import LOOPBACK
 from hybrid_executor.standalone.stack.valkey import ValkeyServer
 from tests.cluster.certificates import Authority
-from tests.fixtures.celery import celery_app
-from tests.fixtures.valkeys import ConfiguredValkey, Sentinel
+from tests.fixtures.celery import celery_app, celery_submission, light_worker
+from tests.fixtures.live import until
+from tests.fixtures.valkeys import ConfiguredValkey, Failover, Sentinel
 from tests.integration.test_celery_push import PUSHED, Ears, until_subscribed
 
 
@@ -46,9 +53,41 @@ def test_the_master_that_a_sentinel_names(own_valkey: ValkeyServer, sentinel: Se
     hears(url, own_valkey.url_of(1), result_backend_transport_options=options)
 
 
+def test_tasks_and_their_results_outlive_a_failover(failover: Failover, tmp_path: Path) -> None:
+    """The worker and the backend both find the new master: what ran is heard of, and more is taken."""
+    sentinels = {"password": failover.sentinel.password}
+    options = {"master_name": failover.master_name, "sentinel_kwargs": sentinels}
+    settings = {"broker_transport_options": options, "result_backend_transport_options": options}
+    broker, results = failover.url_of(1), failover.url_of(2)
+    backend = CeleryBackend(CeleryConfig(), lambda: celery_app(broker, results, **settings), Meter())
+    backend.start()
+    heard: list[Observation] = []
+
+    def hears(kind: type[Observation], submission: Submission) -> Callable[[], bool]:
+        def hear() -> bool:
+            heard.extend(backend.poll())
+            return any(isinstance(one, kind) and one.submission == submission.id for one in heard)
+
+        return hear
+
+    gate = tmp_path / "gate"
+    running, later = celery_submission({"gate": str(gate)}), celery_submission()
+    with light_worker(broker, results, tmp_path, **settings):
+        backend.submit([running])
+        until(hears(Started, running))
+        failover.fail_over()
+        gate.touch()
+        until(hears(Ended, running))
+        backend.submit([later])
+        until(hears(Ended, later))
+    backend.stop(3.0)
+    ends = [(one.submission, one.how) for one in heard if isinstance(one, Ended)]
+    assert ends == [(one.id, How.SUCCEEDED) for one in (running, later)]
+
+
 @pytest.fixture
-def socket_valkey(tmp_path: Path) -> Any:
-    server = ConfiguredValkey(tmp_path / "v")
+def socket_valkey(tmp_path: Path, valkey_program: Path | None) -> Any:
+    server = ConfiguredValkey(tmp_path / "v", program=valkey_program)
     server.lines = (f"unixsocket {tmp_path / 's'}",)
     server.start()
     yield server

@@ -15,7 +15,7 @@ from hybrid_executor.standalone.stack.valkey import ValkeyServer
 from tests.cluster.certificates import Authority
 from tests.contract.ledger_suite import a_record
 from tests.fixtures.live import PREFIX, LiveRig, all_keys, live_config, until
-from tests.fixtures.valkeys import ConfiguredValkey, Sentinel
+from tests.fixtures.valkeys import ConfiguredValkey, Failover, Sentinel
 from tests.integration.test_ledger_live import ended, started
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +39,11 @@ def whole_life(rig: LiveRig) -> None:
     assert sum(rig.reader.standing([rig.owner]).inflight.values()) == 1
     assert rig.writer._away is None
     store.close()
+
+
+def test_the_server_is_the_one_that_this_run_is_for(valkey_url: str, is_redis: bool) -> None:
+    with redis.Redis.from_url(valkey_url) as client:
+        assert ("valkey_version" in client.info("server")) == (not is_redis)
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -96,9 +101,9 @@ def test_a_user_without_rights_is_away_with_what_it_lacks(own_valkey: ValkeyServ
 
 
 @pytest.fixture
-def cluster_url(tmp_path: Path) -> Iterator[str]:
+def cluster_url(tmp_path: Path, valkey_program: Path | None) -> Iterator[str]:
     """A Cluster of one node that has all slots."""
-    server = ConfiguredValkey(tmp_path / "cluster")
+    server = ConfiguredValkey(tmp_path / "cluster", program=valkey_program)
     bus = choose_port()
     server.lines = ("cluster-enabled yes", "databases 1", f"cluster-port {bus}")
     server.start()
@@ -145,6 +150,26 @@ def test_the_master_is_asked_of_a_sentinel(own_valkey: ValkeyServer, sentinel: S
     with pytest.raises(LiveUnavailable, match="MasterNotFoundError") as raised:
         LiveStore(nobody, "1").survey()
     assert own_valkey.password not in str(raised.value)
+
+
+def test_the_live_half_goes_on_after_a_failover(failover: Failover) -> None:
+    options = {"password": failover.sentinel.password}
+    rig = LiveRig(
+        failover.url_of(0), options={"master_name": failover.master_name, "sentinel_options": options}
+    )
+    rig.writer.start()
+    before, meanwhile, after = a_record(), a_record(), a_record()
+    rig.do(before)
+    until(lambda: rig.agrees(before))
+    failover.first.kill()
+    rig.do(meanwhile, changes=[started(before)])
+    failover.fail_over()
+    until(lambda: rig.agrees(before, meanwhile))
+    failover.bring_back()
+    rig.do(after)
+    until(lambda: rig.agrees(before, meanwhile, after))
+    assert rig.writer._away is None
+    rig.stop()
 
 
 # --- TLS --------------------------------------------------------------------------------------

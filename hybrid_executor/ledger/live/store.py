@@ -6,6 +6,7 @@ one thread, which may block here, for ``LiveConfig.timeout_s`` at most.
 """
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,8 +18,12 @@ from hybrid_executor.ledger.live.config import LiveConfig
 from hybrid_executor.ledger.live.connection import Client, open_client, translated
 from hybrid_executor.ledger.live.hashes import fields_of, fields_of_change
 from hybrid_executor.ledger.live.schema import Keys
+from hybrid_executor.model.errors import LiveUnavailable
 from hybrid_executor.model.record import Change, SubmissionRecord
 
+#: How a server names a line of a script, and how ours call commands there.
+_PLACE = re.compile(r"@user_script:(\d+)")
+_CALLS = re.compile(r"call\('([A-Z]+)'")
 #: As ``write.lua`` takes it: operation, attempt, submission, fields and values in turn.
 Item = tuple[str, str, str, list[str]]
 
@@ -147,18 +152,26 @@ class LiveStore:
             client.close()
 
     def _run(self, script: str, argument: Mapping[str, Any]) -> list[Any]:
-        keys = self.keys.of_script(self._job)
-        with translated():
-            # EVAL and not EVALSHA: it is one round trip on a server that has just been emptied, too.
-            answer: list[Any] = self._connected().eval(
-                _source(script), len(keys), *keys, json.dumps(argument)
-            )
-            return answer
+        keys, source = self.keys.of_script(self._job), _source(script)
+        try:
+            with translated():
+                # EVAL and not EVALSHA: it is one round trip on a server that has just been emptied, too.
+                answer: list[Any] = self._connected().eval(source, len(keys), *keys, json.dumps(argument))
+                return answer
+        except LiveUnavailable as error:
+            raise LiveUnavailable(f"{error}{_commands_at(str(error), source)}") from error
 
     def _connected(self) -> Client:
         if self._client is None:
             self._client = open_client(self._config)
         return self._client
+
+
+def _commands_at(error: str, source: str) -> str:
+    """The commands of the script's line that an error names: Valkey says which was refused, Redis where."""
+    place = _PLACE.search(error)
+    line = source.splitlines()[int(place[1]) - 1] if place else ""
+    return "".join(f" ({command.lower()})" for command in _CALLS.findall(line))
 
 
 @cache

