@@ -1,6 +1,6 @@
 """``python -m bench``: run figures and write their table; ``… readme``: put the newest into README.md.
 
-A whole run (all figures, full size) is the newest: it goes to ``bench/results``.
+A whole run (all figures, full size, none failed) is the newest: it goes to ``bench/results``.
 Any other goes to ``bench/results/part``, which is nobody's newest.
 """
 
@@ -14,8 +14,8 @@ from bench import page
 from bench.figure import Size
 from bench.figures import ALL
 from bench.machine import machine
-from bench.plan import chosen
-from bench.run import SideFailed, run
+from bench.plan import chosen, is_whole
+from bench.run import Incomplete, run
 from bench.table import markdown, missed
 from bench.world import World
 
@@ -44,22 +44,22 @@ def main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    where, began_s = machine(), time.monotonic()
+    where, began_s, failed = machine(), time.monotonic(), False
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, World(Path(folder)) as world:
         try:
             table = run(world, figures, given.size, given.rounds, lambda said: print(said, flush=True))
-        except SideFailed as failure:
+        except Incomplete as failure:
             print(failure, file=sys.stderr)
-            return 1
+            table, failed = failure.table, True
     where["minutes"] = round((time.monotonic() - began_s) / 60, 1)
-    whole = len(figures) == len(ALL) and given.size is Size.FULL
+    whole = is_whole(figures, ALL, given.size, failed=failed)
     page.write_results(table, where, page.RESULTS if whole else page.RESULTS / "part")
     if whole:
         page.write_readme()
     print("\n" + markdown(table))
     for line in (faults := missed(table)) if given.check else []:
         print(f"missed: {line}", file=sys.stderr)
-    return 1 if given.check and faults else 0
+    return 1 if failed or (given.check and faults) else 0
 
 
 if __name__ == "__main__":

@@ -167,6 +167,24 @@ def queue(executor: Any, workloads: Iterable[Any]) -> None:
             executor.queue_workload(workload, session)
 
 
+def cluster() -> tuple[str, str]:
+    """This side's kubeconfig and namespace."""
+    section = "AIRFLOW__KUBERNETES_EXECUTOR__"
+    return os.environ[f"{section}CONFIG_FILE"], os.environ[f"{section}NAMESPACE"]
+
+
+@cache
+def _pods() -> Any:
+    import kubernetes
+
+    return kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(cluster()[0]))
+
+
+def pods_left() -> bool:
+    """Whether this side's namespace has any."""
+    return bool(_pods().list_namespaced_pod(cluster()[1], limit=1).items)
+
+
 class Ours:
     """Our executor, and what of it a round has to wait for."""
 
@@ -208,7 +226,7 @@ class Ours:
             self.executor.heartbeat()
             return self._started_count() >= wanted
 
-        until(known, "all to have started", pause_s=0.05)
+        until(known, "all to have started", deadline_s=120 + len(workloads) / 100, pause_s=0.05)
         self.settle()
 
     def _started_count(self) -> int:

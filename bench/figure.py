@@ -78,6 +78,8 @@ class Reading:
     more_is_better: bool = False
     #: It counts something (calls, statements) and no time: the same on every machine, so CI checks it.
     counted: bool = False
+    #: From the least amount of a figure's cases to whichever takes ours most, in times: 1 is flat.
+    growth: Target | None = None
     #: Only for cases of these names; empty is all.
     cases: tuple[str, ...] = ()
 
@@ -94,6 +96,10 @@ class Case:
     delay_ms: float = 0.0
     #: Airflow's, by ``SECTION__OPTION``, for every side.
     settings: Mapping[str, str] = field(default_factory=dict)
+    #: Of what the figure's ``amount_of`` names, where its cases differ in that.
+    amount: float | None = None
+    #: Besides what the figure needs; ``real kubernetes`` in place of the embedded API.
+    needs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,10 +117,12 @@ class Figure:
     stock_does: str
     ours_does: str
     limit_is: str = ""
+    #: What grows from case to case, as the axis of a picture has it.
+    amount_of: str = ""
     rounds: int = 5
     #: Whether each round needs a process that has done nothing yet.
     fresh: bool = False
-    #: What the servers are to hold: ``kubernetes`` for an API server.
+    #: What the servers are to hold: ``kubernetes`` for an API server, ``paper node`` for pods that end.
     needs: frozenset[str] = frozenset()
 
     @property

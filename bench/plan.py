@@ -14,6 +14,11 @@ def chosen(figures: Sequence[Figure], names: Iterable[str]) -> list[Figure]:
     return [figure for figure in figures if not wanted or figure.name in wanted]
 
 
+def is_whole(ran: Sequence[Figure], every: Sequence[Figure], size: Size, *, failed: bool) -> bool:
+    """Whether a run may be called the newest: all figures in full size, and none of them failed."""
+    return list(ran) == list(every) and size is Size.FULL and not failed
+
+
 def turns(sides: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
     """Round and side: A B C, A B C, … so that what slows the machine for a while slows all of them."""
     return ((number, side) for number in range(rounds) for side in sides)

@@ -11,14 +11,23 @@ from typing import Any
 
 from bench.figure import Case, Figure, Size
 from bench.plan import rounds_of, turns
-from bench.table import markdown, rows
+from bench.table import growth_rows, markdown, rows
 from bench.world import ROOT, World
+from tests.cluster.build import CannotBuild
 
 Say = Callable[[str], None]
 
 
 class SideFailed(Exception):
     """A side ended or said nothing that can be read; the message shows the end of its log."""
+
+
+class Incomplete(SideFailed):
+    """Some of a run's figures failed; ``table`` has the rows of the others."""
+
+    def __init__(self, message: str, table: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.table = table
 
 
 class Side:
@@ -72,7 +81,8 @@ class Side:
 def opened(world: World, figure: Figure, case: Case, side: str) -> Iterator[Side]:
     """A side in a room of its own, not awaited yet."""
     log = world.folder / f"{figure.name}-{side}.log"
-    with world.room(side, delay_ms=case.delay_ms, kubernetes="kubernetes" in figure.needs) as environment:
+    needs = figure.needs | case.needs
+    with world.room(side, delay_ms=case.delay_ms, needs=needs) as environment:
         settings = {f"AIRFLOW__{name}": value for name, value in case.settings.items()}
         opened = Side(figure, case, side, environment | settings, log)
         try:
@@ -102,19 +112,24 @@ def measure(world: World, figure: Figure, case: Case, rounds: int) -> dict[str, 
 def run(
     world: World, figures: list[Figure], size: Size, rounds: int | None, say: Say
 ) -> list[dict[str, Any]]:
-    """All rows; raises ``SideFailed`` at the end: one figure's failure costs no other its readings."""
+    """All rows; raises ``Incomplete`` at the end: one figure's failure costs no other its readings."""
     table, failures = [], []
     for figure in figures:
+        cases: dict[str, dict[str, list[dict[str, float]]]] = {}
         for case in figure.chosen(size):
             began_s = time.monotonic()
             try:
                 measured = measure(world, figure, case, rounds_of(figure, size, rounds))
-            except SideFailed as failure:
+            except (SideFailed, CannotBuild) as failure:
                 failures.append(f"{figure.name}, {case.name}: {failure}")
                 continue
+            cases[case.name] = measured
             found = rows(figure, case, measured)
             table += found
             say(f"{figure.title}: {case.name} ({time.monotonic() - began_s:.0f} s)\n{markdown(found)}")
+        if grown := growth_rows(figure, cases):
+            table += grown
+            say(f"{figure.title}: growth\n{markdown(grown)}")
     if failures:
-        raise SideFailed("\n".join(failures))
+        raise Incomplete("\n".join(failures), table)
     return table

@@ -43,6 +43,38 @@ def rows(figure: Figure, case: Case, measured: Mapping[str, Rounds]) -> list[dic
     return found
 
 
+def growth_rows(figure: Figure, measured: Mapping[str, Mapping[str, Rounds]]) -> list[dict[str, Any]]:
+    """What became of readings as the amount of work grew; ``measured`` has the rounds of each case by name.
+
+    Each number is a median over that of the least amount: of all cases the
+    highest one, so that none in between goes unseen.
+    """
+    cases = sorted(
+        (case for case in figure.cases if case.amount is not None and case.name in measured),
+        key=lambda case: case.amount or 0,
+    )
+    found = []
+    for reading in figure.readings if len(cases) > 1 else ():
+        grown = {side: value for side in figure.sides if (value := _growth(reading, side, cases, measured))}
+        if reading.growth is None or OURS not in grown:
+            continue
+        named = Case(f"growth from {cases[0].name} to {cases[-1].name}")
+        unit = f"times the first, {reading.unit}"
+        ratio = Reading(name=reading.name, unit=unit, target=reading.growth, counted=reading.counted)
+        stocks = [name for name in figure.stocks if name in grown] or [None]
+        spreads = {side: Spread(value, value, value) for side, value in grown.items()}
+        found += [_row(figure, named, ratio, stock, spreads) | {"growth": True} for stock in stocks]
+    return found
+
+
+def _growth(
+    reading: Reading, side: str, cases: Sequence[Case], measured: Mapping[str, Mapping[str, Rounds]]
+) -> float | None:
+    spreads = [_spread(reading, measured[case.name].get(side, ())) for case in cases]
+    medians = [spread.median for spread in spreads if spread]
+    return max(medians[1:]) / medians[0] if len(medians) > 1 and medians[0] else None
+
+
 def _spread(reading: Reading, rounds: Rounds) -> Spread | None:
     values = [said[reading.name] for said in rounds if reading.name in said]
     return Spread.of(values) if values else None
@@ -58,6 +90,13 @@ def _row(
     target = reading.target
     sides = {"stock": theirs, "ours": ours, "limit": limit}
     return {
+        # What pictures are made of; the rest is for people.
+        "name": figure.name,
+        "reading": reading.name,
+        "amount": case.amount,
+        "amount_of": figure.amount_of,
+        "title": figure.title,
+        "growth": False,
         "figure": f"{figure.title}: {case.name}",
         "against": figure.stocks[stock] if stock else "",
         "unit": reading.unit,

@@ -1,8 +1,9 @@
 """The servers that all sides share, and what a side needs to know of them.
 
 One PostgreSQL, one Valkey and, where a figure needs it, the embedded
-Kubernetes API, each started once; every side gets a database, a Valkey number
-and a namespace of its own. All of it listens on 127.0.0.1 and dies with the
+Kubernetes API or a real one, each started once; every side gets a database, a
+Valkey number and a namespace of its own, and where pods are to end, a node
+without processes. All of it listens on 127.0.0.1 and dies with the
 process that started it.
 """
 
@@ -14,20 +15,25 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import redis
+import yaml
 
 from hybrid_executor.standalone.stack.postgres import PostgresServer
 from hybrid_executor.standalone.stack.process import Command, Process
 from hybrid_executor.standalone.stack.valkey import ValkeyServer
+from tests.cluster import build
+from tests.cluster.plane import ControlPlane
 from tests.fixtures.servers import TEMPLATE, migrate
 
 ROOT = Path(__file__).parents[1]
+#: For a process of the benchmark's own to say that it is ready.
+READY_S = 60.0
 #: Both executors get what lets them have so many in flight at all.
 SETTINGS = {
     "CORE__LOAD_EXAMPLES": "False",
@@ -49,6 +55,8 @@ metadata: {name: template, labels: {team: data}, annotations: {cost-centre: "42"
 spec:
   restartPolicy: Never
   serviceAccountName: airflow-worker
+  # A real scheduler would say of each of them that there is no node.
+  schedulerName: nobody
   securityContext: {runAsUser: 50000, fsGroup: 0}
   containers:
     - name: base
@@ -111,14 +119,23 @@ class World:
             time.sleep(0.05)
         return state
 
-    def start(self, name: str, module: str, *arguments: str) -> Process:
-        """Start a module of ours, to be ended with the world."""
+    @cached_property
+    def plane(self) -> ControlPlane:
+        """A real Kubernetes, built at the first time: minutes. Raises ``CannotBuild``."""
+        build.kubernetes()
+        return self._stack.enter_context(ControlPlane.started(self.folder / "plane"))
+
+    def start(
+        self, name: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> Process:
+        """Start a module of ours, to be ended with the world; in our environment, or a side's."""
         process = Process(
             Command(
                 name=name,
                 argv=[sys.executable, "-m", module, *arguments],
                 log=self.folder / f"{name}.log",
                 cwd=ROOT,
+                env=environment,
             )
         )
         process.start()
@@ -129,16 +146,23 @@ class World:
         """The port of a way to ``port`` that takes so much longer."""
         name = f"delay-{next(self._numbers)}"
         process = self.start(name, "bench.delay", str(port), str(delay_ms))
-        deadline = time.monotonic() + 20
-        while not process.tail(1).strip().isdigit():
+        return int(self._said(process, str.isdigit))
+
+    def _said(self, process: Process, wanted: Callable[[str], bool]) -> str:
+        """A process's last line, once it is the one that tells that it is ready."""
+        deadline = time.monotonic() + READY_S
+        while not wanted(said := process.tail(1).strip()):
             if time.monotonic() > deadline:
                 raise process.failure("did not start")
             time.sleep(0.02)
-        return int(process.tail(1))
+        return said
 
     @contextmanager
-    def room(self, side: str, *, delay_ms: float = 0, kubernetes: bool = False) -> Iterator[dict[str, str]]:
-        """The environment of one side; what it left behind goes with it."""
+    def room(
+        self, side: str, *, delay_ms: float = 0, needs: Collection[str] = ()
+    ) -> Iterator[dict[str, str]]:
+        """The environment of one side; what it left behind goes with it. ``needs`` are those of a figure."""
+        kubernetes = "kubernetes" in needs
         number = next(self._numbers)
         name = f"bench_{number}_{side}"
         broker = self.valkey.url_of(1 + number % 100)
@@ -151,12 +175,19 @@ class World:
         environment |= {"AIRFLOW__CELERY__BROKER_URL": broker, "AIRFLOW__CELERY__RESULT_BACKEND": broker}
         environment |= {"BENCH_VALKEY": near}
         if kubernetes:
-            environment |= self._kubernetes(name.replace("_", "-"), delay_ms)
+            namespace = name.replace("_", "-")
+            made = (
+                self._real(namespace) if "real kubernetes" in needs else self._embedded(namespace, delay_ms)
+            )
+            environment |= made
+        node = self._paper_node(environment) if "paper node" in needs else None
         with redis.Redis.from_url(near) as client:
             client.flushdb()
             try:
                 yield environment
             finally:
+                if node:
+                    node.kill()
                 client.flushdb()
                 self.postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -176,7 +207,21 @@ class World:
             | {f"AIRFLOW__{name}": value for name, value in settings.items()}
         )
 
-    def _kubernetes(self, namespace: str, delay_ms: float) -> dict[str, str]:
+    def _paper_node(self, environment: Mapping[str, str]) -> Process:
+        """One that watches."""
+        node = self.start(f"node-{next(self._numbers)}", "bench.paper_node", environment=environment)
+        self._said(node, lambda said: said == "ready")
+        return node
+
+    def _real(self, namespace: str) -> dict[str, str]:
+        """A namespace of a control plane in earnest."""
+        self.plane.make_namespace(namespace)
+        account = {"metadata": {"name": yaml.safe_load(TEMPLATE_OF_PODS)["spec"]["serviceAccountName"]}}
+        code, said = self.plane.request("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts", account)
+        assert code == 201, said
+        return _in_cluster(self.plane.admin, namespace)
+
+    def _embedded(self, namespace: str, delay_ms: float) -> dict[str, str]:
         kubeconfig = self.api / "kubeconfig"
         self._make_namespace(namespace)
         if delay_ms:
@@ -186,10 +231,7 @@ class World:
             kubeconfig = self.folder / f"kubeconfig.{namespace}"
             kubeconfig.touch(mode=0o600)
             kubeconfig.write_text(text)
-        return {
-            "AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE": str(kubeconfig),
-            "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": namespace,
-        }
+        return _in_cluster(kubeconfig, namespace)
 
     def _make_namespace(self, name: str) -> None:
         port, token = ((self.api / part).read_text().strip() for part in ("port", "token"))
@@ -200,3 +242,10 @@ class World:
         )
         context = ssl.create_default_context(cafile=self.api / "ca.crt")
         urllib.request.urlopen(request, context=context).close()  # noqa: S310
+
+
+def _in_cluster(kubeconfig: Path, namespace: str) -> dict[str, str]:
+    return {
+        "AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE": str(kubeconfig),
+        "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": namespace,
+    }

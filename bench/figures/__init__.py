@@ -14,6 +14,11 @@ NAMES = (
     "podbuild",
     "podcreate",
     "memory",
+    "podthrough",
     "restart",
+    "growth_inflight",
+    "growth_ledger",
+    "starting",
+    "podqueued",
 )
 ALL: list[Figure] = [import_module(f"bench.figures.{name}").FIGURE for name in NAMES]

@@ -4,7 +4,7 @@ from typing import Any
 
 from bench import airflow_side as side
 from bench.figure import Case, Figure, Reading, Size, Target, Turn
-from bench.figures.heartbeat_idle import in_flight_ours, in_flight_stock
+from bench.figures.heartbeat_idle import in_flight_ours, in_flight_stock, taken
 from bench.meter import Watch
 
 FEW, MANY = "20 of 100", "1,000 of 5,000"
@@ -39,21 +39,26 @@ def stock(count: int, ends: int) -> Turn:
     statements = side.Statements()
 
     def turn() -> dict[str, float]:
-        keys = list(executor.workloads)[:ends]
-        ids = [executor.workloads[key].task_id for key in keys]
-        watch = Watch()
-        side.store_results(ids, "SUCCESS")
-        storing, before, beat = watch.cpu_ms(), statements.count, Watch()
-        executor.heartbeat()
-        wall, cpu = beat.wall_ms(), watch.cpu_ms() - storing
-        assert len(executor.event_buffer) == ends
-        executor.event_buffer.clear()
-        sent = float(statements.count - before)
+        said = ended_by_stock(executor, ends, statements)
         _refill(executor, side.add_tasks(ends, state="running"), AsyncResult)
-        return {"wall": wall, "cpu": cpu, "statements": sent}
+        return said
 
     turn()
     return turn
+
+
+def ended_by_stock(executor: Any, ends: int, statements: side.Statements) -> dict[str, float]:
+    """The heartbeat that hears of so many ends."""
+    keys = list(executor.workloads)[:ends]
+    ids = [executor.workloads[key].task_id for key in keys]
+    watch = Watch()
+    side.store_results(ids, "SUCCESS")
+    storing, before, beat = watch.cpu_ms(), statements.count, Watch()
+    executor.heartbeat()
+    wall, cpu = beat.wall_ms(), watch.cpu_ms() - storing
+    assert len(executor.event_buffer) == ends
+    executor.event_buffer.clear()
+    return {"wall": wall, "cpu": cpu, "statements": float(statements.count - before)}
 
 
 def _refill(executor: Any, workloads: Any, result: Any) -> None:
@@ -70,28 +75,32 @@ def ours(count: int, ends: int) -> Turn:
     statements = side.Statements()
 
     def turn() -> dict[str, float]:
-        workloads = [flight.parcel for flight in list(our.controller.inflight)[:ends]]
-        side.set_state(workloads, "success")
-        cost = _cost_of_storing(workloads)
-        watch = Watch()
-        side.store_results(side.task_ids(workloads), "SUCCESS")
-        our.heard(ends)
-        before, beat = statements.count, Watch()
-        our.executor.heartbeat()
-        wall, sent = beat.wall_ms(), float(statements.count - before)
-        our.settle()
-        cpu = watch.cpu_ms() - cost
-        assert len(our.executor.event_buffer) == ends
-        our.executor.event_buffer.clear()
+        said = ended_by_ours(our, ends, statements)
         more = side.add_tasks(ends)
         our.send(more)
-        side.set_state(more, "running")
-        our.start_all(more)
-        side.valkey().delete("default")
-        return {"wall": wall, "cpu": cpu, "statements": sent}
+        taken(our, more)
+        return said
 
     turn()
     return turn
+
+
+def ended_by_ours(our: side.Ours, ends: int, statements: side.Statements) -> dict[str, float]:
+    """The same."""
+    workloads = [flight.parcel for flight in list(our.controller.inflight)[:ends]]
+    side.set_state(workloads, "success")
+    cost = _cost_of_storing(workloads)
+    watch = Watch()
+    side.store_results(side.task_ids(workloads), "SUCCESS")
+    our.heard(ends)
+    before, beat = statements.count, Watch()
+    our.executor.heartbeat()
+    wall, sent = beat.wall_ms(), float(statements.count - before)
+    our.settle()
+    cpu = watch.cpu_ms() - cost
+    assert len(our.executor.event_buffer) == ends
+    our.executor.event_buffer.clear()
+    return {"wall": wall, "cpu": cpu, "statements": sent}
 
 
 def _cost_of_storing(workloads: Any) -> float:

@@ -15,12 +15,13 @@ FIGURE = Figure(
     title="heartbeat without a change, Celery tasks in flight",
     stocks={"stock": "CeleryExecutor"},
     cases=(
-        Case("100", {"count": 100}, frozenset(Size)),
-        Case("5,000", {"count": 5000}),
-        Case("50,000", {"count": 50000}),
+        Case("100", {"count": 100}, frozenset(Size), amount=100),
+        Case("5,000", {"count": 5000}, amount=5000),
+        Case("50,000", {"count": 50000}, amount=50000),
     ),
+    amount_of="Celery tasks in flight",
     readings=(
-        Reading(name="wall", unit="ms", target=Target(at_most=2)),
+        Reading(name="wall", unit="ms", target=Target(at_most=2), growth=Target(at_most=2)),
         Reading(name="commands", unit="Redis commands a heartbeat", counted=True, target=Target(at_most=1)),
     ),
     stock_does="asks the result store for the state of every task",
@@ -53,10 +54,15 @@ def in_flight_ours(count: int) -> side.Ours:
     workloads = side.add_tasks(count)
     for start in range(0, count, 5000):
         our.send(workloads[start : start + 5000])
+    taken(our, workloads)
+    return our
+
+
+def taken(our: side.Ours, workloads: Any) -> None:
+    """Workers have them, and the queue no longer."""
     side.set_state(workloads, "running")
     our.start_all(workloads)
     side.valkey().delete("default")
-    return our
 
 
 def stock(count: int) -> Turn:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench import airflow_side as side
+from bench.bare import each, pods_of
 from bench.figure import Case, Figure, Reading, Size, Target, Turn
 from bench.meter import Watch
 
@@ -81,9 +82,14 @@ def stock(count: int) -> Turn:
 
 
 def tuned(count: int) -> Turn:
-    os.environ["AIRFLOW__KUBERNETES_EXECUTOR__WORKER_PODS_CREATION_BATCH_SIZE"] = "100"
-    os.environ["AIRFLOW__KUBERNETES_EXECUTOR__ASYNC_POD_CREATION"] = "True"
+    os.environ.update(tuned_settings())
     return stock(count)
+
+
+def tuned_settings() -> dict[str, str]:
+    """What users of the stock executor tune, as environment variables."""
+    tuned = {"WORKER_PODS_CREATION_BATCH_SIZE": "100", "ASYNC_POD_CREATION": "True"}
+    return {f"AIRFLOW__KUBERNETES_EXECUTOR__{name}": value for name, value in tuned.items()}
 
 
 def ours(count: int) -> Turn:
@@ -108,7 +114,7 @@ def ours(count: int) -> Turn:
 
 
 def limit(count: int) -> Turn:
-    bodies = [json.dumps(pod) for pod in _manifests(count)]
+    bodies = [json.dumps(pod) for pod in manifests(count, "limit")]
 
     def turn() -> dict[str, float]:
         said = asyncio.run(_post(bodies))
@@ -118,35 +124,18 @@ def limit(count: int) -> Turn:
     return turn
 
 
-def _manifests(count: int) -> list[dict[str, Any]]:
-    """Of the size of ours, with the workload in their arguments."""
+def manifests(count: int, prefix: str) -> list[dict[str, Any]]:
+    """Of the size of ours, with the workload in their arguments; no scheduler looks for a node for them."""
     metadata = {"labels": {f"label-{n}": "value" for n in range(10)}}
     container = {"name": "base", "image": "example/airflow:2", "args": ["python", "x" * 900]}
     env = [{"name": f"E{n}", "value": "1"} for n in range(6)]
-    spec = {"restartPolicy": "Never", "containers": [{**container, "env": env}]}
-    return [{"metadata": {**metadata, "name": f"limit-{n}"}, "spec": spec} for n in range(count)]
+    spec = {"restartPolicy": "Never", "schedulerName": "nobody", "containers": [{**container, "env": env}]}
+    return [{"metadata": {**metadata, "name": f"{prefix}-{n}"}, "spec": spec} for n in range(count)]
 
 
 async def _post(bodies: list[str]) -> dict[str, float]:
     """Timed once everything is imported and read."""
-    from kubernetes_asyncio import client, config
-
-    from hybrid_executor.settings import load_settings
-
-    kubernetes, settings = client.Configuration(), load_settings().kubernetes
-    await config.load_kube_config(settings.config_file, client_configuration=kubernetes)
-    left = iter(bodies)
-    async with client.ApiClient(kubernetes) as api:
-        url = f"{kubernetes.host}/api/v1/namespaces/{settings.namespace}/pods"
-        token = await kubernetes.get_api_key_with_prefix("BearerToken")
-        headers = {"Content-Type": "application/json", "Authorization": token}
-
-        async def post() -> None:
-            for body in left:
-                async with api.rest_client.pool_manager.post(url, data=body, headers=headers) as answer:
-                    assert answer.status == 201, await answer.text()
-                    await answer.read()
-
+    async with pods_of(*side.cluster()) as pods:
         watch = Watch()
-        await asyncio.gather(*(post() for _ in range(16)))
+        await each(bodies, lambda body: pods.send("POST", body=body))
         return _said(len(bodies), watch, [0.0])

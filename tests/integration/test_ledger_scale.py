@@ -12,26 +12,16 @@ from hybrid_executor.ledger import queries, retention, statements, survey
 from hybrid_executor.ledger.database import DatabaseLedger
 from hybrid_executor.ledger.history import SLICE
 from hybrid_executor.ledger.rows import change_row_of
-from hybrid_executor.ledger.tables import metadata, submission
+from hybrid_executor.ledger.tables import metadata
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Stage
 from hybrid_executor.routing import Pool, RoutingTable
 from hybrid_executor.scaling import demand_of, trigger_query
+from tests.fixtures.history import fill_history
 from tests.fixtures.servers import SharedPostgres
 
 ROWS, OPEN = 1_000_000, 2_000
-
-#: The newest rows are the open ones, as in life: the oldest open row stands behind all history.
-FILL = f"""
-INSERT INTO hybrid_submission
-    (attempt_id, submission, kind, workload_id, dag_id, task_id, run_id, map_index, try_number,
-     queue, backend, rule, scheduler_job, queued_at, ended_at)
-SELECT md5(g::text)::uuid::text, 1, 'task', md5('w' || g)::uuid::text, 'dag' || g % 100, 'task' || g % 20,
-       'run' || g / 2000, -1, 1, 'default', 'celery', 'default', (g % 5)::text,
-       now() - g * interval '1 second', CASE WHEN g > {OPEN} THEN now() - (g - 1) * interval '1 second' END
-FROM generate_series(1, {ROWS}) AS g
-"""  # noqa: S608
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +29,7 @@ def history(postgres: SharedPostgres) -> Iterator[Engine]:
     with postgres.fresh_database() as dsn:
         engine = create_engine(dsn)
         metadata.create_all(engine)
-        with engine.begin() as connection:
-            # Faster than to keep them while the table fills.
-            for index in submission.indexes:
-                index.drop(connection)
-            connection.execute(text(FILL))
-            for index in submission.indexes:
-                index.create(connection)
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("VACUUM ANALYZE hybrid_submission"))
+        fill_history(engine, ROWS, OPEN)
         yield engine
         engine.dispose()
 
