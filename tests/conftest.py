@@ -4,6 +4,7 @@ from hypothesis import settings
 
 pytest_plugins = [
     "tests.fixtures.airflow_side",
+    "tests.fixtures.browser",
     "tests.fixtures.servers",
     "tests.fixtures.settings",
     "tests.fixtures.kube",

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import PATIENCE_MS, LogIn, Picture, Site
+from tests.fixtures.browser import PATIENCE_MS, LogIn, Picture, Site
 from tests.fixtures.stack import RunningStack
 
 
