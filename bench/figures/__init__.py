@@ -20,5 +20,6 @@ NAMES = (
     "growth_ledger",
     "starting",
     "podqueued",
+    "mixed",
 )
 ALL: list[Figure] = [import_module(f"bench.figures.{name}").FIGURE for name in NAMES]
