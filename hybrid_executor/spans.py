@@ -11,9 +11,11 @@ through a child of that:
       worker.load                Airflow's, of the process
 
 One that was adopted has lost the carrier with its scheduler, and is a trace of
-its own. A run that the sampler leaves out is left out here. Spans are made when
-a submission ends and handed to OpenTelemetry's own thread: nothing waits for a
-collector. Where tracing is off, nothing is done. Called by ``executor``.
+its own; so is one that Airflow gave none (3.3 does so where there is a
+``task_instance_mutation_hook``, but for what is mapped at run time). A run that
+the sampler leaves out is left out here. Spans are made when a submission ends
+and handed to OpenTelemetry's own thread: nothing waits for a collector. Where
+tracing is off, nothing is done. Called by ``executor``.
 """
 
 from collections.abc import Mapping
