@@ -8,10 +8,15 @@ SEEDS ?= 20
 SCHEDULERS ?= 5
 # Scale-ins at random, each with a drain.
 SCALE_INS ?= 50
-# What runs on the beta of the next Airflow: its side of the contract, the ledger, the executor under its scheduler.
+# What runs on the beta of the next Airflow: its side of the contract, the ledger, the executor under its scheduler,
+# and whole stacks.
 BETA := tests/contract/test_executor_surface.py tests/contract/test_tasks.py tests/contract/test_ledger.py \
+  tests/contract/test_celery_message.py tests/contract/test_pod_matches_stock.py \
   tests/integration/test_executor.py tests/integration/test_ledger_migrations.py tests/integration/test_moving_in.py \
-  tests/integration/test_provider.py tests/integration/test_scheduler_transaction.py
+  tests/integration/test_provider.py tests/integration/test_scheduler_transaction.py \
+  tests/integration/test_scaling_query.py \
+  $(addprefix tests/e2e/test_,access.py airflow_2_config.py commands.py examples.py running.py)
+
 # What speaks to the broker's server by other ways than Celery's: scripts, streams, channels, queues looked into.
 REDIS := tests/integration/test_ledger_live.py tests/integration/test_ledger_live_servers.py \
   tests/integration/test_celery_push.py tests/integration/test_celery_push_servers.py \

@@ -5,12 +5,13 @@ import os
 import subprocess
 from typing import Any
 
+from hybrid_executor.airflowtables import A_ROW_PER_TRY
 from tests.e2e.examples import Examples
 from tests.fixtures.stack import RunningStack
 
 
-def hybrid(stack: RunningStack, *arguments: str) -> Any:
-    """Run a command as a person beside the stack does; what it prints as JSON."""
+def hybrid(stack: RunningStack, *arguments: str, code: int = 0) -> Any:
+    """Run a command as a person beside the stack does, which ends with this code; what it prints as JSON."""
     done = subprocess.run(
         [stack.stack.setup.command, "hybrid", *arguments],
         env={"PATH": os.environ["PATH"]},
@@ -19,7 +20,7 @@ def hybrid(stack: RunningStack, *arguments: str) -> Any:
         check=False,
         timeout=120,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)
 
 
@@ -91,8 +92,10 @@ def test_routes_holds_every_rule_that_was_used(examples: Examples, stack: Runnin
 
 def test_doctor_finds_a_running_stack_sound(stack: RunningStack) -> None:
     stack.wait_healthy()
-    findings = hybrid(stack, "doctor", "--json")
-    assert [finding for finding in findings if not finding["ok"]] == []
+    # A beta of the next Airflow is outside the package's own pin, and it is right to say so.
+    unsound = ["versions"] if A_ROW_PER_TRY else []
+    findings = hybrid(stack, "doctor", "--json", code=len(unsound))
+    assert [finding["check"] for finding in findings if not finding["ok"]] == unsound, findings
     checked = {finding["check"].partition(" in ")[0] for finding in findings}
     assert checked >= {
         "settings", "token key", "versions", "routes", "broker", "result backend", "Kubernetes API",
