@@ -145,12 +145,14 @@ def test_a_page_is_complete_without_its_script(log_in: LogIn, busy: Site) -> Non
     ("name", "path", "content"),
     [
         ("overview", "/hybrid/", "What has not started"),
+        ("ledger, the last day", "/hybrid/attempts", "scheduled__2026"),
         (
             "ledger, one reason in all of it",
             "/hybrid/attempts?since={since}&reason=OOMKilled",
             "512Mi",
         ),
         ("ledger, one DAG run in all of it", "/hybrid/attempts?since={since}&run_id=run499", "run499"),
+        ("task", TASK, "registry.example.org/ml:9"),
     ],
 )
 def test_the_first_paint_with_a_million_rows_is_told(
