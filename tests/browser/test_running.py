@@ -3,8 +3,9 @@
 import re
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
+from hybrid_executor.model.reason import Reason
 from tests.fixtures.browser import PATIENCE_MS, LogIn, Picture, Site
 from tests.fixtures.stack import RunningStack
 
@@ -32,15 +33,27 @@ def test_both_kinds_are_found_and_each_leads_to_its_log(log_in: LogIn, site: Sit
         expect(page.locator("body")).to_contain_text("task.stdout")
 
 
-def test_the_tab_of_a_task_says_why_it_does_not_start(log_in: LogIn, site: Site, run_id: str) -> None:
-    page = log_in(site)
-    for task_id, words in (
-        ("larger_than_any_node", "Insufficient memory"),
-        ("on_a_queue_without_workers", "nobody-serves-it"),
+def test_the_tab_of_a_task_says_why_it_does_not_start(
+    log_in: LogIn, site: Site, run_id: str, picture: Picture
+) -> None:
+    page = log_in(site, height=700)
+    for task_id, reason, words in (
+        ("larger_than_any_node", Reason.UNSCHEDULABLE, "Insufficient memory"),
+        ("on_a_queue_without_workers", Reason.IN_QUEUE, "nobody-serves-it"),
     ):
-        page.goto(f"{site.url}/dags/seen/runs/{run_id}/tasks/{task_id}")
-        page.get_by_text("Where and why").first.click()
-        expect(page.frame_locator("iframe").get_by_role("main")).to_contain_text(words)
+        tell_by_the_tab(page, f"{site.url}/dags/seen/runs/{run_id}/tasks/{task_id}", reason, words)
+        picture(page, f"why-{reason.lower()}")
+
+
+def tell_by_the_tab(page: Page, url: str, reason: Reason, words: str) -> None:
+    """Open the tab of a task in Airflow's UI; it says why the task waits and what helps."""
+    page.goto(url)
+    page.get_by_text("Where and why").first.click()
+    main = page.frame_locator("iframe").get_by_role("main")
+    expect(main).to_contain_text(f"{reason}: ")
+    expect(main).to_contain_text(words)
+    expect(main).to_contain_text(reason.hint.replace("`", ""))
+    expect(main).to_contain_text("queued in Airflow")
 
 
 def test_a_task_is_followed_to_its_end_without_a_reload(
@@ -79,3 +92,20 @@ def test_flower_shows_pods_beside_celery_tasks_and_opens_one_of_each(
         expect(page.locator("body")).to_contain_text(where)
         expect(page.locator("body")).to_contain_text(run_id)
     context.close()
+
+
+def test_the_tab_of_a_task_says_that_the_broker_is_away_and_then_that_all_is_well(
+    log_in: LogIn, site: Site, stack_that_runs: RunningStack, picture: Picture
+) -> None:
+    """The server is ended in earnest, so this comes last."""
+    stack_that_runs.kill("valkey", hold=True)
+    try:
+        started = stack_that_runs.trigger("later")
+        page = log_in(site, height=700)
+        url = f"{site.url}/dags/later/runs/{started}/tasks/on_a_worker"
+        tell_by_the_tab(page, url, Reason.BROKER_UNAVAILABLE, "refused")
+        picture(page, f"why-{Reason.BROKER_UNAVAILABLE.lower()}")
+    finally:
+        stack_that_runs.restart("valkey")
+    assert stack_that_runs.wait_run("later", started) == {"on_a_worker": "success"}
+    expect(page.frame_locator("iframe").get_by_role("main")).to_contain_text("success in Airflow")
