@@ -53,8 +53,10 @@ def in_flight_ours(count: int) -> side.Ours:
     our = side.Ours()
     workloads = side.add_tasks(count)
     for start in range(0, count, 5000):
-        our.send(workloads[start : start + 5000])
-    taken(our, workloads)
+        batch = workloads[start : start + 5000]
+        our.send(batch)
+        # At once: what stays in a queue is looked for there, and told of, again and again.
+        taken(our, batch)
     return our
 
 
