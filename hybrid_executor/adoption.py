@@ -12,6 +12,7 @@ Called by the executor.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session, object_session
@@ -90,36 +91,48 @@ class Adoption:
             return set()
         self._waiting = []
         known = [attempt for attempt in attempts if attempt.id in rows]
-        self._controller.adopt([self._flight_of(attempt, rows[attempt.id]) for attempt in known])
+        # Thousands of attempts took a handful of routes.
+        route_of = cache(self._route_of)
+        flights = []
+        for attempt in known:
+            row = rows[attempt.id]
+            flights.append(_adopted(attempt, row, route_of(attempt.queue, _recorded_route(row))))
+        self._controller.adopt(flights)
         log.info("adopted %d of %d attempts of dead schedulers", len(known), len(attempts))
         return {attempt.id for attempt in attempts} - set(rows)
 
-    def _flight_of(self, attempt: Attempt, row: SubmissionRecord) -> Flight:
-        route = Route(
-            backend=row.backend,
-            cluster=row.cluster,
-            rule=row.rule,
-            pod_template_file=row.pod_template_file,
-            retry_on=row.retry_on,
-            retry_limit=row.retry_limit,
-        )
-        if now := self._route(attempt.queue):
-            # The ledger does not keep what shapes the pod; one that is made anew has it by the same rule.
-            route = now if now.as_recorded == route else route
-        return Flight(
-            attempt=replace(attempt, route=route, queued_at=row.queued_at),
-            key=contract.key_of(attempt),
-            number=row.id.number,
-            phase=_phase_of(row),
-            recorded=True,
-            where=row.where,
-            # Between the two only its former scheduler could tell.
-            sent_at=row.submitted_at or row.queued_at,
-            accepted_at=row.submitted_at,
-            started_at=row.started_at,
-            external_name=row.external_name,
-            worker_leaves=row.worker_leaves_at is not None,
-        )
+    def _route_of(self, queue: str, recorded: Route) -> Route:
+        """The ledger does not keep what shapes the pod; one that is made anew has it by the same rule."""
+        now = self._route(queue)
+        return now if now and now.as_recorded == recorded else recorded
+
+
+def _recorded_route(row: SubmissionRecord) -> Route:
+    return Route(
+        backend=row.backend,
+        cluster=row.cluster,
+        rule=row.rule,
+        pod_template_file=row.pod_template_file,
+        retry_on=row.retry_on,
+        retry_limit=row.retry_limit,
+    )
+
+
+def _adopted(attempt: Attempt, row: SubmissionRecord, route: Route) -> Flight:
+    return Flight(
+        attempt=replace(attempt, route=route, queued_at=row.queued_at),
+        key=contract.key_of(attempt),
+        number=row.id.number,
+        phase=_phase_of(row),
+        recorded=True,
+        where=row.where,
+        # Between the two only its former scheduler could tell.
+        sent_at=row.submitted_at or row.queued_at,
+        accepted_at=row.submitted_at,
+        started_at=row.started_at,
+        external_name=row.external_name,
+        worker_leaves=row.worker_leaves_at is not None,
+    )
 
 
 def _inherited(attempt: Attempt, backend: BackendName) -> Flight:

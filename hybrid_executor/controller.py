@@ -20,6 +20,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from hybrid_executor.attemptlog import AttemptLog
 from hybrid_executor.comparison import lost
 from hybrid_executor.deletioncost import DeletionCosts
 from hybrid_executor.departures import Departures
@@ -130,6 +131,7 @@ class Controller:
             )
             self._costs = DeletionCosts(workers=workers, pools=pools, ledger=ledger, clock=clock)
         self._long_waits = LongWaits(inflight)
+        self._log = AttemptLog()
         self._undecided: list[tuple[BackendName, Observation]] = []
         self._restarts = Restarts(ledger, tasks)
         #: Held by their backends, which lack their payloads; in order, each once.
@@ -197,6 +199,7 @@ class Controller:
         self._complete()
         for flight in self._long_waits.due(self._clock.monotonic_s()):
             self._tell_wait(flight)
+        self._log.flush()
 
     @property
     def ledger_lag_s(self) -> float:
@@ -206,6 +209,7 @@ class Controller:
     def flush(self) -> None:
         """Write what is not written yet; used once more before the end."""
         self._journal.write()
+        self._log.flush()
 
     # --- observing ----------------------------------------------------------------------
 
@@ -235,7 +239,8 @@ class Controller:
                 flight.resources = observation.resources
             if witness and isinstance(observation, Ended):
                 self._note_unseen_start(flight, witness)
-            view = flight.view(restarts.get(flight.attempt.address, 0) if flight.attempt.address else 0)
+            address = flight.attempt.address
+            view = flight.view(restarts.get(address, 0) if restarts and address else 0)
             decision = decide(view, observation, witness, self._policy)
             if isinstance(observation, Ended) and not isinstance(decision, Ignore | Close):
                 self._note_loss(flight, observation, witness)
@@ -256,7 +261,8 @@ class Controller:
         attempts = {
             flight.attempt.id: flight.attempt.address
             for flight, observation in self._known_of(seen)
-            if flight.attempt.address and needs_witness(flight.view(), observation)
+            if flight.attempt.address
+            and needs_witness(flight.attempt.kind, observation, revoked=flight.revoked)
         }
         return self._tasks.witnesses(attempts) if attempts else {}
 
@@ -288,13 +294,13 @@ class Controller:
         now = self._clock.now()
         # Repeated on adoption and look-up: the first time is the one that counts.
         if flight.phase < Phase.ACCEPTED <= decision.phase:
-            self._log(flight, "accepted", decision.external_name or "")
+            self._log.note(flight, "accepted", decision.external_name or "")
             self._journal.change(Change(id=flight.id, submitted_at=now, external_name=decision.external_name))
             flight.external_name = decision.external_name
             self._move(flight, "accepted")
             flight.accepted_at = now
         if flight.phase < Phase.STARTED is decision.phase:
-            self._log(flight, "started", decision.where or "")
+            self._log.note(flight, "started", decision.where or "")
             self._journal.change(Change(id=flight.id, started_at=now, where=decision.where))
             flight.started_s = self._clock.monotonic_s()
             self._move(flight, "started", where=decision.where)
@@ -369,7 +375,7 @@ class Controller:
         if is_news or state not in ("", flight.told):
             self._move(flight, state or flight.phase.word, reason, message)
         if is_news:
-            self._log(flight, "waits", f"{reason}: {message}")
+            self._log.tell(flight, "waits", f"{reason}: {message}")
             since = None if flight.reason is reason else self._clock.now()
             self._journal.change(
                 Change(id=flight.id, waits_for=reason, waits_message=message, waits_since=since)
@@ -386,7 +392,7 @@ class Controller:
         flight.reason_seen_s = now_s
 
     def _resubmit(self, flight: Flight, after_s: float, diagnosis: Diagnosis) -> None:
-        self._log(flight, "replaced", str(diagnosis))
+        self._log.tell(flight, "replaced", str(diagnosis))
         self._tell_end(
             flight,
             Outcome.REPLACED,
@@ -409,7 +415,10 @@ class Controller:
             self._listener.restarted(flight.key, flight.attempt.address, decision.diagnosis)
 
     def _close(self, flight: Flight, outcome: Outcome, diagnosis: Diagnosis | None) -> None:
-        self._log(flight, outcome, str(diagnosis or ""))
+        if diagnosis:
+            self._log.tell(flight, outcome, str(diagnosis))
+        else:
+            self._log.note(flight, outcome)
         self._tell_end(flight, outcome, diagnosis, diagnosis.advice if diagnosis else "")
         self._journal.end(flight, outcome, diagnosis)
         if self._costs and flight.where:
@@ -565,13 +574,3 @@ class Controller:
     def reroute(self, flight: Flight, route: Route) -> None:
         """Give an attempt that waited for a valid routes file its route."""
         self.inflight.reroute(flight, replace(flight.attempt, route=route))
-
-    def _log(self, flight: Flight, phase: str, text: str) -> None:
-        log.info(
-            "attempt_id=%s submission=%d backend=%s phase=%s %s",
-            flight.attempt.id,
-            flight.number,
-            flight.destination,
-            phase,
-            text,
-        )

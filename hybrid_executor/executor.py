@@ -352,7 +352,8 @@ class HybridExecutor(contract.AirflowExecutor):
 
     def moved(self, step: Transition, parcel: Any) -> None:
         """See ``ports.Listener``."""
-        measure(self._meter, step)
+        if self.settings.metrics_are_on:
+            measure(self._meter, step)
         self._transitions.note(step)
         if step.is_end:
             self._spans.note(step, contract.trace_carrier(parcel))

@@ -189,9 +189,9 @@ RESTARTED_BY = "hybrid executor: "
 ENDED_BADLY = frozenset({"failed", "up_for_retry", "upstream_failed"})
 
 
-def needs_witness(view: AttemptView, observation: Observation) -> bool:
+def needs_witness(kind: WorkloadKind, observation: Observation, *, revoked: bool) -> bool:
     """Whether ``decide`` must be given the task instance's row."""
-    return isinstance(observation, Ended) and view.kind is WorkloadKind.TASK and not view.revoked
+    return isinstance(observation, Ended) and kind is WorkloadKind.TASK and not revoked
 
 
 def decide(view: AttemptView, observation: Observation, witness: Witness | None, policy: Policy) -> Decision:

@@ -1,7 +1,7 @@
 """``ports.Tasks`` over Airflow's tables: what the controller asks, in short transactions. Decides nothing."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -51,7 +51,7 @@ class AirflowTasks:
         with short_session() as session:
             for keys in chunks(list(wanted)):
                 for row in session.execute(_with_keys(statement, keys, session.get_bind().dialect.name)):
-                    witness = _witness_of(row)
+                    witness = _witness_of(row, attempts)
                     for attempt_id in wanted[row.dag_id, row.task_id, row.run_id, row.map_index]:
                         if attempt_id not in found or witness.attempt_id == attempt_id:
                             found[attempt_id] = witness
@@ -126,10 +126,12 @@ class AirflowTasks:
         return parcel.ti.executor_config if isinstance(parcel, ExecuteTask) else None
 
 
-def _witness_of(row: Any) -> Witness:
+def _witness_of(row: Any, known: Container[str]) -> Witness:
+    """``known`` are attempts by their names as we write them: such a text need not be read as a UUID."""
+    carried = row.external_executor_id
     return Witness(
         state=str(row.state) if row.state else None,
-        attempt_id=uuid_or_none(row.external_executor_id),
+        attempt_id=carried if carried in known else uuid_or_none(carried),
         owner=None if row.queued_by_job_id is None else str(row.queued_by_job_id),
         started_at=row.start_date,
         host=row.hostname or None,

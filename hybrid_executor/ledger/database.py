@@ -65,19 +65,23 @@ class DatabaseLedger:
 
     def record(self, new: Sequence[SubmissionRecord], changes: Sequence[Change]) -> None:
         """Write in one transaction of its own: new rows first, then changes."""
-        if not new and not changes:
-            return
         new_rows = [row_of(record) for record in in_order(new)]
         change_rows = [change_row_of(change) for change in folded(changes)]
+        changed = statements.changed(change_rows)
+        if not new_rows and not changed:
+            return
 
         def write(connection: Connection) -> None:
             insertion = statements.insertion(self._dialect, skip_existing=True)
-            self._execute_in_batches(connection, insertion, new_rows)
+            self._execute_in_batches(connection, insertion, new_rows, statements.ALL)
+            if not changed:
+                return
             # Every lock is taken before the first row is written: rows of a
-            # later batch must not be waited for in another order.
-            if self._dialect == "postgresql":
-                self._execute_in_batches(connection, statements.locking(), change_rows)
-            self._execute_in_batches(connection, statements.changing(self._dialect), change_rows)
+            # later batch must not be waited for in another order. One row has no order.
+            if self._dialect == "postgresql" and len(change_rows) > 1:
+                self._execute_in_batches(connection, statements.locking(), change_rows, statements.KEY)
+            change = statements.changing(self._dialect, changed)
+            self._execute_in_batches(connection, change, change_rows, (*statements.KEY, *changed))
 
         self._run(write)
 
@@ -119,9 +123,11 @@ class DatabaseLedger:
         rows = self._run(lambda connection: connection.execute(query).mappings().all())
         return [readable(row) for row in rows]
 
-    def _execute_in_batches(self, connection: Connection, statement: Executable, rows: Sequence[Row]) -> None:
+    def _execute_in_batches(
+        self, connection: Connection, statement: Executable, rows: Sequence[Row], columns: Sequence[str]
+    ) -> None:
         for batch in _batches(rows):
-            connection.execute(statement, statements.parameters(self._dialect, batch))
+            connection.execute(statement, statements.parameters(self._dialect, batch, columns))
 
     def _run(self, work: Callable[[Connection], _T]) -> _T:
         """Do idempotent work in a transaction, once more if the connection was dead."""

@@ -5,6 +5,7 @@ Pure. ``database`` and ``memory`` call it, so that both mean the same by a batch
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
+from enum import Enum
 from typing import Any
 
 from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
@@ -99,15 +100,11 @@ def pod_run_of(row: Any) -> PodRun:
 
 
 def change_row_of(change: Change) -> Row:
-    """The change's new values by column, None where the column stays, and the row's key."""
-    values = {_COLUMNS.get(name, name): getattr(change, name) for name in _CHANGEABLE}
-    return values | {
-        "attempt_id": change.id.attempt_id,
-        "submission": change.id.number,
-        "waits_for": change.waits_for and change.waits_for.value,
-        "outcome": change.outcome and change.outcome.value,
-        "reason": change.reason and change.reason.value,
-    }
+    """The change's new values by column, and the row's key; no column that stays as it is."""
+    row: Row = {"attempt_id": change.id.attempt_id, "submission": change.id.number}
+    for name, value in _set_values(change).items():
+        row[_COLUMNS.get(name, name)] = value.value if isinstance(value, Enum) else value
+    return row
 
 
 def apply(change: Change, record: SubmissionRecord) -> SubmissionRecord:
@@ -147,8 +144,7 @@ def in_order(records: Sequence[SubmissionRecord]) -> list[SubmissionRecord]:
 
 
 def _set_values(change: Change) -> Row:
-    values = {name: getattr(change, name) for name in _CHANGEABLE}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name in _CHANGEABLE if (value := getattr(change, name)) is not None}
 
 
 def _address(row: Any) -> TaskAddress | None:

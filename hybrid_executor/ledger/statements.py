@@ -2,13 +2,14 @@
 
 Only builds statements; ``database`` runs them. PostgreSQL takes a batch as one
 array per column, so that a statement's text, its plan and its round trips are
-the same for one row and for a thousand. SQLite, which has no round trips, and
-MySQL take one row after the other through the driver's ``executemany``.
+the same for one row and for a thousand; a change names the columns that it
+sets. SQLite, which has no round trips, and MySQL take one row after the other
+through the driver's ``executemany``.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -40,16 +41,24 @@ TaskKey = tuple[str, str, str, int]
 #: One dictionary of arrays, or a list of rows for the driver to repeat.
 Parameters = dict[str, list[Any]] | list[Row]
 
-_KEY = ("attempt_id", "submission")
-_ALL = tuple(column.name for column in submission.columns)
-_CHANGE = (*_KEY, *CHANGEABLE_COLUMNS)
+#: Texts of UPDATE that are kept, one for each set of columns that was changed together. Steps make a dozen.
+STATEMENTS_MAX = 64
+#: Columns that name a row, and all that there are.
+KEY = ("attempt_id", "submission")
+ALL = tuple(column.name for column in submission.columns)
 
 
-def parameters(dialect: str, rows: Sequence[Row]) -> Parameters:
-    """The rows as the statements below take them; no parameter has a column's bare name."""
+def parameters(dialect: str, rows: Sequence[Row], names: Sequence[str] = ALL) -> Parameters:
+    """These columns of the rows as the statements below take them; no parameter has a column's bare name."""
     if dialect == "postgresql":
-        return {f"p_{name}": [row[name] for row in rows] for name in rows[0]}
-    return [{f"p_{name}": value for name, value in row.items()} for row in rows]
+        return {f"p_{name}": [row.get(name) for row in rows] for name in names}
+    return [{f"p_{name}": row.get(name) for name in names} for row in rows]
+
+
+def changed(rows: Iterable[Row]) -> tuple[str, ...]:
+    """The columns that at least one of these rows of changes sets, in one order whatever the rows' is."""
+    named = {name for row in rows for name in row}
+    return tuple(name for name in CHANGEABLE_COLUMNS if name in named)
 
 
 @cache
@@ -57,9 +66,9 @@ def insertion(dialect: str, *, skip_existing: bool = False) -> Insert:
     """INSERT the rows; what is there already is an error, or skipped."""
     statement = _insert_for(dialect, skip_existing=skip_existing)
     if dialect == "postgresql":
-        arrays = _arrays(_ALL)
-        return statement.from_select(list(_ALL), select(*(arrays.c[name] for name in _ALL)))
-    return statement.values({name: _parameter(name) for name in _ALL})
+        arrays = _arrays(ALL)
+        return statement.from_select(list(ALL), select(*(arrays.c[name] for name in ALL)))
+    return statement.values({name: _parameter(name) for name in ALL})
 
 
 @cache
@@ -69,7 +78,7 @@ def locking() -> Select[Any]:
     UPDATE locks rows in the order in which its plan meets them, and two
     schedulers with two plans could wait for each other.
     """
-    arrays = _arrays(_CHANGE)
+    arrays = _arrays(KEY)
     return (
         select(submission.c.attempt_id, submission.c.submission)
         .join(arrays, _same_row(arrays))
@@ -79,20 +88,24 @@ def locking() -> Select[Any]:
     )
 
 
-@cache
-def changing(dialect: str) -> Update:
-    """UPDATE the rows that have not ended; a NULL leaves its column as it is."""
+@lru_cache(maxsize=STATEMENTS_MAX)
+def changing(dialect: str, columns: Sequence[str]) -> Update:
+    """UPDATE these columns of the rows that have not ended; a NULL leaves its column as it is.
+
+    Only what a batch sets is named: most of a row's columns are of no matter to any one step of an attempt,
+    and each costs a value for each row, in the client, on the wire and in the server.
+    """
     if dialect == "postgresql":
-        arrays = _arrays(_CHANGE)
+        arrays = _arrays((*KEY, *columns))
         return (
             update(submission)
             .where(_same_row(arrays), submission.c.ended_at.is_(None))
-            .values({name: func.coalesce(arrays.c[name], submission.c[name]) for name in CHANGEABLE_COLUMNS})
+            .values({name: func.coalesce(arrays.c[name], submission.c[name]) for name in columns})
         )
     return (
         update(submission)
-        .where(*(submission.c[name] == _parameter(name) for name in _KEY), submission.c.ended_at.is_(None))
-        .values({name: func.coalesce(_parameter(name), submission.c[name]) for name in CHANGEABLE_COLUMNS})
+        .where(*(submission.c[name] == _parameter(name) for name in KEY), submission.c.ended_at.is_(None))
+        .values({name: func.coalesce(_parameter(name), submission.c[name]) for name in columns})
     )
 
 
@@ -166,4 +179,4 @@ def _array(column: Column[Any]) -> ColumnElement[Any]:
 
 
 def _same_row(arrays: TableValuedAlias) -> ColumnElement[bool]:
-    return and_(*(submission.c[name] == arrays.c[name] for name in _KEY))
+    return and_(*(submission.c[name] == arrays.c[name] for name in KEY))

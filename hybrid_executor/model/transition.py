@@ -31,6 +31,17 @@ class Times:
     accepted_at: datetime | None = None
     started_at: datetime | None = None
 
+    @property
+    def leg(self) -> tuple[Leg, datetime]:
+        """The one that it is on, and since when."""
+        if self.started_at is not None:
+            return Leg.RUNNING, self.started_at
+        if self.accepted_at is not None:
+            return Leg.STARTING, self.accepted_at
+        if self.sent_at is not None:
+            return Leg.WAITING, self.sent_at
+        return Leg.QUEUED, self.queued_at
+
     def legs(self, until: datetime) -> Iterator[tuple[Leg, datetime, datetime]]:
         """Each leg that was begun, with its beginning and its end; the last one ends with ``until``."""
         begun = [
@@ -43,6 +54,10 @@ class Times:
         ends = [at for _, at in begun[1:]] + [until]
         for (leg, begin), end in zip(begun, ends, strict=True):
             yield leg, begin, max(begin, end)
+
+
+#: States with which a leg ends, the first time: which of ``Times`` says that it was not the first.
+_BEGINS = {"sent": "sent_at", "accepted": "accepted_at", "started": "started_at"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +86,7 @@ class Transition:
     @property
     def took(self) -> tuple[Leg, float] | None:
         """The leg that ends with this step and its seconds; None where it goes on."""
-        begins = {
-            "sent": self.times.sent_at,
-            "accepted": self.times.accepted_at,
-            "started": self.times.started_at,
-        }
-        if not self.is_end and begins.get(self.after, self.at) is not None:
+        if not self.is_end and (self.after not in _BEGINS or getattr(self.times, _BEGINS[self.after])):
             return None
-        leg, begin, end = list(self.times.legs(self.at))[-1]
-        return leg, (end - begin).total_seconds()
+        leg, begin = self.times.leg
+        return leg, max(0.0, (self.at - begin).total_seconds())

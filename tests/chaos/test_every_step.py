@@ -81,7 +81,7 @@ def line_of(module: str, words: str) -> Point:
 #: What has been published is not yet known to be, and what has ended is not yet told.
 GAPS = {
     "the publishing and its answer": ("backends/celery/sender.py", "self._say(Accepted(submission, "),
-    "the publishing and its record": ("controller.py", 'self._log(flight, "accepted", '),
+    "the publishing and its record": ("controller.py", 'self._log.note(flight, "accepted", '),
     "the end and the event": ("executor.py", "contract.succeeded_state(key)"),
     "the event and the ledger": ("journal.py", "self._ledger.record("),
 }

@@ -34,10 +34,13 @@ class Ears:
     def __init__(self, app: Any, config: CeleryConfig) -> None:
         self.app = app
         self.said: dict[tuple[SubmissionId, type], float] = {}
+        #: All of it, however often.
+        self.words: list[tuple[SubmissionId, type]] = []
         self.observer = Observer(app, config, self._hear)
         self.observer.start()
 
     def _hear(self, seen: Observation) -> None:
+        self.words.append((seen.submission, type(seen)))
         self.said.setdefault((seen.submission, type(seen)), time.monotonic())
 
     def follow(self) -> SubmissionId:
@@ -376,3 +379,18 @@ def test_what_is_looked_up_is_followed_by_push_too(valkey_url: str, ears: Callab
     stored = one.store(submission)
     assert one.time_of(submission) - stored < 1.0
     assert (submission, Accepted) not in one.said
+
+
+def test_what_a_look_up_has_told_is_not_told_again_by_the_read_after_its_subscription(
+    valkey_url: str, ears: Callable[..., Ears]
+) -> None:
+    """A scheduler that adopts thousands would hear of each twice."""
+    one = ears(valkey_url)
+    one.app.conf.broker_url = valkey_url
+    submission = celery_submission().id
+    one.store(submission, "STARTED")
+    one.observer.tell(LookUp(submission, Why.ADOPT))
+    until_subscribed(valkey_url, submission)
+    one.store(submission)
+    one.time_of(submission)
+    assert one.words == [(submission, Started), (submission, Ended)]

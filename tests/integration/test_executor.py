@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -233,6 +234,20 @@ def test_a_heartbeat_without_a_change_asks_nobody_anything(rig):
     for _ in range(5):
         rig.executor.heartbeat()
     assert statements == []
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_step_is_measured_only_where_metrics_are_on(rig, on):
+    rig = rig()
+    rig.side.serialize(celery=1)
+    rig.side.trigger()
+    rig.loops()
+    rig.executor.settings = replace(rig.executor.settings, metrics_are_on=on)
+    rig.executor._meter.drain()
+    (sent,) = rig.worlds[CELERY].received
+    rig.worlds[CELERY].start(sent)
+    rig.executor.sync()
+    assert bool(rig.executor._meter.drain().times) is on
 
 
 EVICTED = Diagnosis(reason=Reason.EVICTED, message="the node was low on memory")

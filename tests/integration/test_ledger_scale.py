@@ -89,10 +89,11 @@ def test_a_change_reads_open_rows_alone(history: Engine, count: int) -> None:
     rows = [
         change_row_of(Change(id=SubmissionId(attempt, 1), exit_code=0)) for attempt in ids(history, count)
     ]
-    parameters = statements.parameters("postgresql", rows)
+    keys = statements.parameters("postgresql", rows, statements.KEY)
+    values = statements.parameters("postgresql", rows, (*statements.KEY, "exit_code"))
     with history.connect() as connection:
-        assert_bounded(plan(connection, statements.locking(), parameters), OPEN)
-        assert_bounded(plan(connection, statements.changing("postgresql"), parameters), OPEN)
+        assert_bounded(plan(connection, statements.locking(), keys), OPEN)
+        assert_bounded(plan(connection, statements.changing("postgresql", ("exit_code",)), values), OPEN)
 
 
 @pytest.mark.parametrize("dag_id", [None, "dag7", "no such DAG"])

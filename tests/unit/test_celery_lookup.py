@@ -32,6 +32,9 @@ class Results:
             raise ResultsUnavailable("away")
         return {task_id: self.stored[task_id] for task_id in task_ids if task_id in self.stored}
 
+    def known(self, task_id: str) -> None:
+        assert task_id in self.stored
+
 
 class Queues:
     """What can be seen of a broker."""

@@ -198,7 +198,7 @@ def test_backoff_grows_to_its_limit_and_stays_there(failures):
 
 @given(views, observations)
 def test_a_witness_is_asked_for_only_where_it_changes_the_decision(view, observation):
-    if not needs_witness(view, observation):
+    if not needs_witness(view.kind, observation, revoked=view.revoked):
         answers = {
             repr(decide(view, observation, w, POLICY)) for w in (None, witness("queued"), witness("running"))
         }

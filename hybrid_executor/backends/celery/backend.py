@@ -116,10 +116,7 @@ class CeleryBackend:
         without a result is answered ``Accepted``, for want of better knowledge.
         """
         if self._observer:
-            for submission in ids:
-                if self._is_being_sent(submission):
-                    continue
-                self._observer.tell(LookUp(submission, Why.ADOPT))
+            self._observer.tell(*(LookUp(i, Why.ADOPT) for i in ids if not self._is_being_sent(i)))
 
     def inherit(self, wanted: Mapping[SubmissionId, str], unwanted: Collection[str] = ()) -> None:  # noqa: ARG002
         """See ``ports.Backend``.

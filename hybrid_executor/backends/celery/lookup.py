@@ -171,6 +171,8 @@ class Lookup:
         if search.why is Why.DOUBT or seen is None:
             self._say(Accepted(search.submission, task_id))
         if seen is not None:
+            # Before it is said: after an end nothing of it is to be remembered.
+            self._results.known(task_id)
             self._say(seen)
         self._searches.pop(task_id, None)
 

@@ -85,10 +85,12 @@ class Observer:
     def start(self) -> None:
         self._thread.start()
 
-    def tell(self, order: Order) -> None:
-        """Called by the other threads; never blocks."""
-        self._orders.put(order)
-        self._bell.ring()
+    def tell(self, *orders: Order) -> None:
+        """Called by the other threads; never blocks. Orders that come together are obeyed together."""
+        for order in orders:
+            self._orders.put(order)
+        if orders:
+            self._bell.ring()
 
     def waiting_queues(self) -> frozenset[str]:
         """Queues in which something waits that has not started; may be asked by any thread."""

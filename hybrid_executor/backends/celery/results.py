@@ -196,10 +196,23 @@ class ResultReader:
         self._config = config
         self._store: _Store | None = None
         self._seen: dict[str, Any] = {}
+        #: Raw values of the last ``read``.
+        self._read: dict[str, Any] = {}
 
     def read(self, task_ids: Sequence[str]) -> dict[str, Result]:
-        """What is stored now, for those that have something. Raises ``ResultsUnavailable``."""
-        return {task_id: result for task_id, _, result in self._decoded(task_ids, unless={})}
+        """What is stored now, for those that have something. Raises ``ResultsUnavailable``.
+
+        ``changes`` and ``heard`` tell it once more, unless it is ``known`` by then.
+        """
+        self._read, found = {}, {}
+        for task_id, raw, result in self._decoded(task_ids, unless={}):
+            self._read[task_id], found[task_id] = raw, result
+        return found
+
+    def known(self, task_id: str) -> None:
+        """What was last read of this one has been told, and need not be told again."""
+        if task_id in self._read:
+            self._seen[task_id] = self._read.pop(task_id)
 
     def changes(self, task_ids: Sequence[str]) -> dict[str, Result]:
         """What differs from the last call. Raises ``ResultsUnavailable``."""
