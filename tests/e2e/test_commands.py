@@ -14,7 +14,8 @@ def hybrid(stack: RunningStack, *arguments: str, code: int = 0) -> Any:
     """Run a command as a person beside the stack does, which ends with this code; what it prints as JSON."""
     done = subprocess.run(
         [stack.stack.setup.command, "hybrid", *arguments],
-        env={"PATH": os.environ["PATH"]},
+        # Where OpenTelemetry is on, Airflow says so on standard output, before each command's own words.
+        env={"PATH": os.environ["PATH"], "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"},
         capture_output=True,
         text=True,
         check=False,
