@@ -1,6 +1,10 @@
 """Fixtures stand in ``tests/fixtures``, one module per thing that they start."""
 
+import os
+
 from hypothesis import settings
+
+from hybrid_executor.standalone.stack import ports
 
 pytest_plugins = [
     "tests.fixtures.airflow_side",
@@ -29,3 +33,9 @@ pytest_plugins = [
 # A busy machine makes an example slow, not wrong.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+# A port is chosen some time before a server takes it: workers that start stacks at once choose from
+# ports of their own.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    ports.CHOICES = ports.CHOICES[int(worker.removeprefix("gw")) :: workers]
