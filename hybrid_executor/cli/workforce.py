@@ -23,8 +23,6 @@ from hybrid_executor.routing import Pool
 from hybrid_executor.settings import Settings
 
 TIMEOUT_S = 5.0
-#: Between two looks at queues that may stand still.
-LOOK_AGAIN_S = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +46,7 @@ def look_at(settings: Settings) -> Workforce:
     try:
         with closing(Roster(app, config)) as roster:
             members = roster.look()
-        idle = frozenset(WorkerWatch(app, config, tuple, Meter()).find(LOOK_AGAIN_S))
+        idle = frozenset(WorkerWatch(app, config, tuple, Meter()).find())
     except BrokerUnavailable as error:
         problems.insert(0, f"the broker does not answer: {error}")
         return Workforce(members=None, pods=pods, problems=problems)

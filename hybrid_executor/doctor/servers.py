@@ -12,9 +12,6 @@ from hybrid_executor.meter import Meter
 from hybrid_executor.model.errors import BrokerUnavailable, ConfigError, HybridExecutorError
 from hybrid_executor.settings import Settings
 
-#: Between two looks at queues whose next message may be about to be taken.
-LOOK_AGAIN_S = 1.5
-
 
 def celery(settings: Settings) -> Iterator[Finding]:
     """Broker and result store, through the app that scheduler and workers use."""
@@ -38,7 +35,7 @@ def _workers(app: object, settings: Settings) -> Iterator[Finding]:
 
     config = replace(settings.celery, read_timeout_s=TIMEOUT_S)
     with contextlib.suppress(BrokerUnavailable):  # which is a finding of its own
-        idle = WorkerWatch(app, config, tuple, Meter()).find(LOOK_AGAIN_S)
+        idle = WorkerWatch(app, config, tuple, Meter()).find()
         problems = [
             f"{name} is connected and takes nothing, although messages wait in {', '.join(sorted(queues))};"
             " restart it (celery#8030)"

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 RECONNECT = "hybrid_reconnect"
 #: How long workers may take to answer; they do so from their event loop.
 ANSWER_S = 1.0
+#: Between two looks of one who asks once, at queues whose next message may be about to be taken.
+LOOK_AGAIN_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class WorkerWatch:
         for name, queues in found.items():
             self._treat(name, ", ".join(sorted(queues)))
 
-    def find(self, pause_s: float) -> Mapping[str, Collection[str]]:
+    def find(self, pause_s: float = LOOK_AGAIN_S) -> Mapping[str, Collection[str]]:
         """Idle workers and their queues, whoever sent what waits there: three looks, if there is reason to.
 
         For one who asks once, instead of ``start``. Raises ``BrokerUnavailable``.
