@@ -27,6 +27,8 @@ SETTINGS = {
     "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__UNACKED_RESTORE_THROTTLE": "1",
     # The visibility timeout is also how long a token lives, if nothing else is said.
     "AIRFLOW__HYBRID_EXECUTOR__TOKEN_LIFE_S": "3600",
+    # Longer than a worker needs to come back on a busy machine: what waits for that is not stuck.
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "40",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
 }
