@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from hybrid_executor.model.reason import Reason
-from tests.fixtures.browser import PATIENCE_MS, LogIn, Picture, Site
+from tests.fixtures.browser import PATIENCE_MS, LogIn, Picture, Site, tell_by_the_tab
 from tests.fixtures.stack import RunningStack
 
 
@@ -43,17 +43,6 @@ def test_the_tab_of_a_task_says_why_it_does_not_start(
     ):
         tell_by_the_tab(page, f"{site.url}/dags/seen/runs/{run_id}/tasks/{task_id}", reason, words)
         picture(page, f"why-{reason.lower()}")
-
-
-def tell_by_the_tab(page: Page, url: str, reason: Reason, words: str) -> None:
-    """Open the tab of a task in Airflow's UI; it says why the task waits and what helps."""
-    page.goto(url)
-    page.get_by_text("Where and why").first.click()
-    main = page.frame_locator("iframe").get_by_role("main")
-    expect(main).to_contain_text(f"{reason}: ")
-    expect(main).to_contain_text(words)
-    expect(main).to_contain_text(reason.hint.replace("`", ""))
-    expect(main).to_contain_text("queued in Airflow")
 
 
 def test_a_task_is_followed_to_its_end_without_a_reload(
