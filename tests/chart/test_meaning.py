@@ -295,6 +295,18 @@ def test_the_notes_say_what_to_check(helm: Helm) -> None:
     assert "WARNING" not in notes(helm, least(logs={"remote": "s3://logs"}))
 
 
+def test_flower_does_not_start_without_a_password_to_ask_for(helm: Helm) -> None:
+    """A variable out of a Secret that is not optional: without it Kubernetes makes no container."""
+    deployment = one(helm.objects(values=least(flower={"enabled": True})), "Deployment", "airflow-flower")
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    [secret] = [
+        variable["valueFrom"]["secretKeyRef"]
+        for variable in container["env"]
+        if variable["name"] == "AIRFLOW__CELERY__FLOWER_BASIC_AUTH"
+    ]
+    assert secret == {"name": "airflow-generated", "key": "flower-auth"}
+
+
 @pytest.mark.parametrize("claim", ["", "flower"])
 def test_flower_keeps_what_it_has_seen_with_its_pod_or_in_a_claim(helm: Helm, claim: str) -> None:
     values = least(flower={"enabled": True, "claim": claim}, logs={"claim": "tasks"})

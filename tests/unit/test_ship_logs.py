@@ -11,7 +11,16 @@ from hybrid_executor.model.observation import How, Waiting
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.naming import LABEL_ATTEMPT
 from hybrid_executor.transitionlog import EVENT, fields_of
-from tests.fixtures.logshipping import fluent_bit, line_keys, promtail, stages, worker_expressions
+from tests.fixtures.logshipping import (
+    fluent_bit,
+    line_keys,
+    loki_labels,
+    loki_metadata,
+    loki_queries,
+    promtail,
+    stages,
+    worker_expressions,
+)
 from tests.fixtures.rig import Rig
 
 ATTEMPT = "8cde6fc8-0d1e-4a54-9c55-4f6c4c0a7a10"
@@ -55,6 +64,19 @@ def test_promtail_takes_keys_that_lines_have() -> None:
     assert line_keys() <= {key for step in rig.heard.steps for key in fields_of(step, "1")}
     [selector] = [s["selector"] for name, s in stages(promtail()["pipeline_stages"]) if EVENT in str(s)]
     assert selector.endswith(f'|= "{EVENT}"')
+
+
+def test_the_guides_queries_ask_loki_for_labels_and_metadata_that_it_gets() -> None:
+    for query in loki_queries():
+        selected = {
+            name for labels in re.findall(r"{(.*?)}", query) for name in re.findall(r"(\w+)=", labels)
+        }
+        filtered = set(re.findall(r"\| (\w+)=", query))
+        summed = set(re.findall(r"by \((\w+)\)", query))
+        assert selected
+        assert filtered
+        assert (selected | summed) - loki_labels() == set(), query
+        assert filtered - loki_metadata() == set(), query
 
 
 def test_both_find_the_attempt_in_the_line_of_a_stock_worker() -> None:
