@@ -10,12 +10,13 @@ from hybrid_executor.model.observation import Ended, How, Started
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_DEPLOYMENT, LABEL_OWNER
 from tests.contract.backend_suite import Fate, Heard
 from tests.fixtures.kube import Kube, until
+from tests.fixtures.pod_backends import PATIENT
 from tests.fixtures.puppet import PODS, KubernetesHarness
 
 
 @pytest.fixture
 def harness(kube: Kube) -> Iterator[KubernetesHarness]:
-    made = KubernetesHarness(kube)
+    made = KubernetesHarness(kube, watch=PATIENT)
     yield made
     made.close()
 
@@ -96,6 +97,8 @@ def test_a_pod_is_known_by_its_annotation_where_it_has_no_readable_payload(
 def test_one_list_finds_however_many(harness: KubernetesHarness) -> None:
     sent = [put(harness, Fate.BLOCKS)[0] for _ in range(12)]
     heard = Heard(harness)
+    # Its watch begins with a list.
+    until(harness.kube.open_watches, "no watch was opened")
     before = harness.kube.count("list", path=PODS)
     harness.backend.inherit({s.id: s.attempt.workload_id for s in sent})
     heard.until_kind(Started, [s.id for s in sent])

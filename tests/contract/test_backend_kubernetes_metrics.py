@@ -2,24 +2,27 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
 from hybrid_executor.backends.kubernetes.client import call_of
+from hybrid_executor.backends.kubernetes.config import WatchTiming
 from hybrid_executor.meter import API_CALLS, POD_CREATION, POD_START, WATCH_AGE, Drained, Meter
 from hybrid_executor.model.observation import Ended, Started
 from tests.contract.backend_suite import Fate, Heard
 from tests.fixtures.kube import Kube, until
+from tests.fixtures.pod_backends import PATIENT, TIMING
 from tests.fixtures.puppet import NAMESPACE, KubernetesHarness, make_pod
 
 
 class Metered(KubernetesHarness):
     """Its backends share a meter."""
 
-    def __init__(self, kube: Kube) -> None:
+    def __init__(self, kube: Kube, watch: WatchTiming = TIMING) -> None:
         self.meter = Meter()
-        super().__init__(kube)
+        super().__init__(kube, watch=watch)
 
     def unstarted(self, **config: object) -> KubernetesBackend:
         self._owners += 1
@@ -35,15 +38,24 @@ def harness(kube: Kube) -> Iterator[Metered]:
     harness.close()
 
 
+@pytest.fixture
+def unhurried(kube: Kube) -> Iterator[Metered]:
+    """One whose watch lasts as long as the test: renewed between two counts, it would be in one of them."""
+    harness = Metered(kube, replace(PATIENT, server_timeout_min_s=300, server_timeout_max_s=300))
+    yield harness
+    harness.close()
+
+
 def calls(drained: Drained) -> Counter[tuple[str, ...]]:
     return Counter({tags: n for (metric, tags), n in drained.counts.items() if metric is API_CALLS})
 
 
-def test_every_request_is_counted_with_its_answer(harness: Metered) -> None:
-    heard = Heard(harness)
-    until(harness.kube.open_watches, "no watch was opened")
+def test_every_request_is_counted_with_its_answer(unhurried: Metered) -> None:
+    harness, heard = unhurried, Heard(unhurried)
+    # The server counts it before, and the backend when it is answered.
+    opened = ("default", "watch", "pods", "200")
+    until(lambda: calls(harness.meter.drain())[opened], "no watch was opened")
     harness.kube.forget_requests()
-    harness.meter.drain()
     harness.kube.fail(429, verb="create", times=1)
     refused, sent = harness.submission(Fate.PENDS), harness.submission(Fate.SUCCEEDS)
     harness.backend.submit([refused])

@@ -104,10 +104,12 @@ def ran_examples(stack: RunningStack, csv: Path) -> Iterator[Examples]:
         ids = {dag: stack.trigger(dag, conf.get(dag)) for dag in EXAMPLES}
         runs = {dag: Run(stack, dag, run, stack.wait_run(dag, run, 240)) for dag, run in ids.items()}
         wait_until(lambda: not open_rows(runs), 60, lambda: f"open in the ledger: {open_rows(runs)}")
+        # The watch may be behind.
+        made = recorded_pods(runs)
         wait_until(
-            lambda: pods.pods.keys() == pods.deleted,
+            lambda: made <= pods.pods.keys() == pods.deleted,
             60,
-            lambda: f"not deleted: {pods.pods.keys() - pods.deleted}",
+            lambda: f"not seen: {made - pods.pods.keys()}, not deleted: {pods.pods.keys() - pods.deleted}",
         )
         yield Examples(runs, pods, sums)
 
@@ -120,6 +122,17 @@ def write_rows(path: Path) -> Sums:
         file.write("key,amount\n")
         file.writelines(f"{row % KEYS},{amount}\n" for row, amount in enumerate(amounts))
     return Sums(ROWS, KEYS, sum(amounts), sorted(amounts)[ROWS // 2])
+
+
+def recorded_pods(runs: Mapping[str, Run]) -> set[str]:
+    """The names of those that the ledger knows."""
+    return {
+        str(row.external_name).partition("/")[2]
+        for run in runs.values()
+        for rows in run.submissions().values()
+        for row in rows
+        if row.backend == "kubernetes"
+    }
 
 
 def open_rows(runs: Mapping[str, Run]) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.examples import Run
 from tests.fixtures.podwatch import watched_pods
-from tests.fixtures.stack import RunningStack
+from tests.fixtures.stack import RunningStack, wait_until
 
 DAG = "airflow_2_config"
 
@@ -19,6 +19,7 @@ def ran(stack: RunningStack) -> Iterator[tuple[Run, list[dict[str, Any]]]]:
     with watched_pods(stack.kubeconfig, stack.namespace) as pods:
         run_id = stack.trigger(DAG)
         states = stack.wait_run(DAG, run_id)
+        wait_until(lambda: bool(pods.of_run(run_id)), 30, lambda: str(pods.pods))
         yield Run(stack, DAG, run_id, states), list(pods.of_run(run_id).values())
 
 

@@ -49,7 +49,7 @@ def run(stack: RunningStack, stock_python: Path, stock_worker: Process) -> Run:
     stack.wait_healthy()
     dag = DAG.read_text().replace("PREFIX", str(stock_python.parents[1]))
     (stack.stack.setup.dags / "without_package.py").write_text(dag)
-    wait_until(lambda: " ready." in stack.log("stock-worker"), 60, stock_worker.tail)
+    wait_until(lambda: " ready." in stack.log("stock-worker"), 120, stock_worker.tail)
     run_id = stack.trigger("without_package")
     return Run(stack, "without_package", run_id, stack.wait_run("without_package", run_id))
 

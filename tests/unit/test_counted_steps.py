@@ -6,12 +6,11 @@ What a call then costs is counted where it is made: statements by
 """
 
 import logging
-import os
-import threading
 from collections.abc import Callable
 from itertools import cycle, islice
 from typing import NamedTuple
 
+import psutil
 import pytest
 
 from hybrid_executor.controller import Controller
@@ -20,8 +19,8 @@ from hybrid_executor.ledger.memory import MemoryLedger
 from hybrid_executor.lifecycle import Policy
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.observation import How
-from hybrid_executor.standalone.stack.process import descendants
 from tests.fixtures.airflow_double import FakeTasks, Heard, ManualClock, Row, make_flight
+from tests.fixtures.collector import threads
 from tests.fixtures.rig import MemoryBackend, MemoryWorld, Told
 
 
@@ -137,7 +136,8 @@ def test_a_step_without_a_change_asks_nothing_however_many_are_in_flight(count: 
     scene.step(scene.queue)
     scene.step()
     scene.step(scene.start)
-    threads, processes = threading.active_count(), descendants(os.getpid())
+    # Servers that other tests share may be children of this process, and have children that come and go.
+    before, children = threads(), psutil.Process().children()
     assert [scene.step() for _ in range(5)] == [Counts(0, 0, 0, 0)] * 5
     assert len(scene.controller.inflight) == count
-    assert (threading.active_count(), descendants(os.getpid())) == (threads, processes)
+    assert (threads(), psutil.Process().children()) == (before, children)

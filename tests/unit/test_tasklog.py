@@ -1,12 +1,12 @@
 """Why an attempt ended, in the log of its try: where the folder shows that it is shared, and nowhere else."""
 
 import json
-import threading
 from pathlib import Path
 
 import pytest
 
 from hybrid_executor.tasklog import SUFFIX, THREAD_NAME, TaskLogs
+from tests.fixtures.collector import threads
 
 TRY = "dag_id=d/run_id=r/task_id=t/attempt=1.log"
 
@@ -64,7 +64,7 @@ def test_what_can_not_be_written_is_let_go(tmp_path: Path) -> None:
 
 
 def test_no_thread_is_started_before_there_is_something_to_tell(tmp_path: Path) -> None:
-    before = threading.active_count()
+    before = threads()
     TaskLogs(str(tmp_path))
-    assert threading.active_count() == before
+    assert threads() == before
     assert THREAD_NAME.startswith("hybrid-")
