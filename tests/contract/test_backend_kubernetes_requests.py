@@ -11,14 +11,13 @@ from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Accepted, Ended, How, Waiting
 from tests.contract.backend_suite import PATIENCE_S, Fate, Heard
 from tests.fixtures.kube import Kube, until
-from tests.fixtures.pod_backends import TIMING
+from tests.fixtures.pod_backends import PATIENT
 from tests.fixtures.puppet import PODS, SECRETS, KubernetesHarness, submission
 
 
 @pytest.fixture
 def harness(kube: Kube) -> Iterator[KubernetesHarness]:
-    # A busy machine's pauses are no silence: a relist would be counted as a request too many.
-    made = KubernetesHarness(kube, watch=replace(TIMING, slack_s=60.0))
+    made = KubernetesHarness(kube, watch=PATIENT)
     yield made
     made.close()
 
@@ -69,8 +68,11 @@ def test_work_is_bounded_by_what_changes(harness: KubernetesHarness, kube: Kube,
 
 
 def test_a_healthy_watch_never_lists(harness: KubernetesHarness, kube: Kube) -> None:
-    timing = replace(TIMING, server_timeout_min_s=1, server_timeout_max_s=1)
+    timing = replace(PATIENT, server_timeout_min_s=1, server_timeout_max_s=1)
     harness.config = replace(harness.config, watch=timing)
+    harness.backend.stop(5.0)
+    # Else the watch of the former one would be taken for that of the next, which lists before it watches.
+    kube.forget_requests()
     harness.restart()
     until(lambda: kube.count("watch"), "the watch never began")
     kube.forget_requests()
@@ -94,20 +96,21 @@ def test_pods_that_vanish_together_are_looked_up_together(harness: KubernetesHar
 def test_creation_keeps_to_its_concurrency(harness: KubernetesHarness, kube: Kube) -> None:
     harness.config = replace(harness.config, creation_concurrency=4)
     harness.restart()
-    kube.fail(verb="create", path=PODS, delay_s=0.2)
+    kube.fail(verb="create", path=PODS, delay_s=1.0)
     sent = [harness.submission(Fate.PENDS) for _ in range(12)]
     heard, began = Heard(harness), time.monotonic()
     harness.backend.submit(sent)
     heard.until_kind(Accepted, [s.id for s in sent])
     took_s = time.monotonic() - began
-    assert took_s >= 3 * 0.2
-    assert took_s < 12 * 0.2
+    assert took_s >= 3 * 1.0
+    assert took_s < 12 * 1.0
 
 
 def test_the_most_urgent_is_made_first(harness: KubernetesHarness, kube: Kube) -> None:
     harness.config = replace(harness.config, creation_concurrency=1)
     harness.restart()
-    slow = kube.fail(verb="create", times=1, delay_s=0.3)
+    # Until the others are handed over, however busy the machine.
+    slow = kube.fail(verb="create", times=1, delay_s=3.0)
     first = submission(Fate.PENDS)
     later = [submission(Fate.PENDS, priority=p) for p in (1, 5, 5, 9)]
     heard = Heard(harness)
@@ -127,26 +130,29 @@ def test_two_schedulers_take_what_a_third_left_once_and_never_from_each_other_af
     harness.backend.submit(sent)
     Heard(harness).until_kind(Ended, [s.id for s in sent])
     harness.backend.stop(5.0)
+    kube.forget_requests()
     pair = [harness.unstarted(), harness.unstarted()]
     for backend in pair:
         backend.start()
     live = {backend.owner for backend in pair}
-    until(lambda: kube.count("watch") >= 3, "the watches never began")
+    until(lambda: kube.count("watch") >= 2, "the watches never began")
 
     kube.forget_requests()
     for backend in pair:
         backend.sweep(live)
     ends = [o.submission for o in ends_of(pair, {s.id for s in sent})]
     assert set(ends) == {s.id for s in sent}
-    # Both may have listed a pod before the other's label stood on it: once, and never again.
-    taken = kube.count("patch")
-    assert len(sent) <= taken <= 2 * len(sent)
+    taken = []
     for _ in range(5):
         lists = kube.count("list")
         for backend in pair:
             backend.sweep(live)
         until(lambda before=lists: kube.count("list") >= before + 2, "nobody looked")
-    assert kube.count("patch") == taken
+        # Who looks again is done with what it found before.
+        taken.append(kube.count("patch"))
+    # Both may have listed a pod before the other's label stood on it: once, and never again.
+    assert len(sent) <= taken[0] <= 2 * len(sent)
+    assert set(taken) == {taken[0]}
     assert kube.count("delete") == 0, "nothing goes before its end is recorded"
 
 

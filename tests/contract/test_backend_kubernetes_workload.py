@@ -15,6 +15,7 @@ from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_DEPLOYMENT, LABEL_EXECUT
 from hybrid_executor.pods.workload import FILE
 from tests.contract.backend_suite import Fate, Heard
 from tests.fixtures.kube import Kube, until
+from tests.fixtures.pod_backends import PATIENT
 from tests.fixtures.puppet import MERGE_PATCH, PODS, SECRETS, KubernetesHarness, make_pod
 
 SENDING = {"path": f"{SECRETS}(/.*)?"}
@@ -23,7 +24,8 @@ TOKEN = "the-task-token"
 
 @pytest.fixture
 def harness(kube: Kube) -> Iterator[KubernetesHarness]:
-    made = KubernetesHarness(kube)
+    # What vanishes while nobody watches is another thing than what is seen to go.
+    made = KubernetesHarness(kube, watch=PATIENT)
     yield made
     made.close()
 
@@ -242,7 +244,8 @@ class TestRefused:
     def test_one_that_is_withdrawn_meanwhile_ends_as_cancelled(
         self, harness: KubernetesHarness, heard: Heard
     ) -> None:
-        slow = harness.kube.fail(403, **SENDING, delay_s=0.4)
+        # Until it is withdrawn, however busy the machine.
+        slow = harness.kube.fail(403, **SENDING, delay_s=3.0)
         sent = harness.submission(Fate.PENDS)
         harness.backend.submit([sent])
         until(lambda: slow.hits, "the Secret was never sent")
