@@ -18,6 +18,7 @@ from typing import Any
 import kubernetes
 import pytest
 import sqlalchemy as sa
+import urllib3
 
 from hybrid_executor.comparison import LEAK_MIN_S
 from hybrid_executor.standalone.stack.client import ApiRefused
@@ -60,7 +61,8 @@ class Soak:
             self._deck = [kind for kind, times in (KILLS | USERS).items() for _ in range(times)]
             self.chance.shuffle(self._deck)
         kind = self._deck.pop()
-        with suppress(OSError, ApiRefused, kubernetes.client.ApiException, sa.exc.OperationalError):
+        away = (OSError, urllib3.exceptions.HTTPError, sa.exc.OperationalError)
+        with suppress(ApiRefused, kubernetes.client.ApiException, *away):
             getattr(self, f"_{kind}")()
             self.done[kind] += 1
 
@@ -140,6 +142,17 @@ class Soak:
         )
         return int(eventually(lambda: self.rows(query), 60)[0][0])
 
+    def running(self) -> list[dict[str, Any]]:
+        """Executions that have not ended, but for those whose process is dead."""
+        open_ones: dict[tuple[str, int], dict[str, Any]] = {}
+        for event in self.events():
+            mark = (event["name"], event["pid"])
+            if event["kind"] == "start":
+                open_ones[mark] = event
+            else:
+                del open_ones[mark]
+        return [event for event in open_ones.values() if event["pid"] not in self.deaths]
+
     def events(self) -> list[dict[str, Any]]:
         path = self.stack.stack.setup.state / "lines"
         return [json.loads(line) for line in path.read_text().splitlines()]
@@ -170,6 +183,8 @@ def test_nothing_is_lost_and_nothing_runs_twice_at_once_whatever_dies(soak: Soak
     wait_until(lambda: not soak.left(), SETTLE_S, lambda: f"{soak.left()} are left: {stuck(soak)}")
     open_rows = "SELECT * FROM hybrid_submission WHERE ended_at IS NULL"
     wait_until(lambda: not soak.rows(open_rows), LEAK_MIN_S + 60, lambda: f"open: {soak.rows(open_rows)}")
+    # What a user has marked failed runs on for a while.
+    wait_until(lambda: not soak.running(), 60, lambda: f"run on: {soak.running()}")
     check_executions(soak)
     check_ledger(soak)
     executed = sum(event["kind"] == "start" for event in soak.events())

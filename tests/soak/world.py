@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes
+import urllib3
 
 from hybrid_executor.naming import LABEL_EXECUTOR
 from hybrid_executor.pods.workload import FILE
@@ -33,6 +34,8 @@ SLICE_S = 0.05
 THREADS = 8
 #: Where lines go.
 LINES = "SOAK_LINES"
+#: An API server that is away, or comes back.
+AWAY = (OSError, urllib3.exceptions.HTTPError)
 
 
 class Lines:
@@ -103,12 +106,15 @@ class Node:
 
     def serve(self) -> None:
         while True:
-            with suppress(kubernetes.client.ApiException, OSError, ConnectionError):
+            with suppress(kubernetes.client.ApiException, *AWAY):
                 self._look()
             time.sleep(LOOK_S)
 
     def _look(self) -> None:
         listed = self._api.list_namespaced_pod("default", label_selector=LABEL_EXECUTOR, _request_timeout=10)
+        for gone in self._stops.keys() - {pod.metadata.uid for pod in listed.items}:
+            # Deleted without grace. A kubelet ends what ran in it before it begins another.
+            self._stops[gone].set()
         for pod in listed.items:
             meta = pod.metadata
             if meta.deletion_timestamp:
@@ -157,7 +163,7 @@ class Node:
             except kubernetes.client.ApiException as error:
                 if error.status < 500:
                     return
-            except (OSError, ConnectionError):
+            except AWAY:
                 pass
             else:
                 return
