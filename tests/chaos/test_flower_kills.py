@@ -43,12 +43,16 @@ def by_flower(scene: Scene, run_id: str) -> dict[str, tuple[str, str]]:
 
 
 def saved_at(folder: Path) -> float:
-    """When Flower has last saved its state; it renames files while it does."""
-    times = [0.0]
+    """When the state that Flower would find was saved: the time of its oldest file.
+
+    Flower writes files of other names, and renames them one by one when all are written.
+    """
+    times: list[float] = []
     for file in folder.glob("flower*"):
-        with suppress(FileNotFoundError):
-            times.append(file.stat().st_mtime)
-    return max(times)
+        if not {".tmp", ".corrupt"} & set(file.suffixes):
+            with suppress(FileNotFoundError):
+                times.append(file.stat().st_mtime)
+    return min(times, default=0.0)
 
 
 def test_flower_has_the_ledger_s_numbers_after_kills(scene: Scene) -> None:
