@@ -21,6 +21,8 @@ from tests.fixtures.kube import until
 
 OURS: dict[str, Any] = {"imports": ["hybrid_executor.worker.draining"]}
 PATIENCE_S = 40.0
+#: For a worker's answer; who is late is asked again.
+ANSWER_S = 2.0
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,15 @@ class Queue:
         with redis.Redis.from_url(self._url) as client:
             return int(client.hlen("unacked"))
 
+    def is_done(self, runs: int) -> bool:
+        """Whether so many tasks have run and no message is held any more: a worker lets go after the end."""
+        return self.runs() == runs and not self.taken()
+
+    def is_served(self) -> bool:
+        """Whether a worker takes from it, as workers say themselves; one that says nothing may."""
+        said = self._app.control.inspect(timeout=ANSWER_S).active_queues()
+        return said is None or any(said.values())
+
 
 def drain(timeout_s: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
@@ -91,15 +102,18 @@ def test_a_draining_worker_finishes_what_it_has_and_takes_nothing_more_af26587(
         until(lambda: queue.runs() == 1, "it does not run", PATIENCE_S)
         draining = drain(60)
         until_asked(draining)
+        # It answers before its event loop has let go of the queue.
+        until(lambda: not queue.is_served(), "it goes on taking", PATIENCE_S)
         for _ in range(6):
             queue.publish()
         with pytest.raises(subprocess.TimeoutExpired):
             draining.wait(SETTLE_S + 1.0)
         gate.touch()
         assert finish(draining)[0] == 0
-        assert (queue.runs(), queue.waiting(), queue.taken()) == (1, 6, 0)
+        until(lambda: queue.is_done(1), "a message is held", PATIENCE_S)
+        assert queue.waiting() == 6
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(10) == 0, "a dry worker has nothing to wait for"
+        assert worker.wait(PATIENCE_S) == 0, "a dry worker has nothing to wait for"
     assert queue.waiting() == 6
 
 
@@ -115,7 +129,8 @@ def test_a_full_worker_has_nothing_in_store_that_it_would_begin_while_it_drains(
         until_asked(draining)
         gate.touch()
         code, said = finish(draining)
-    assert (code, queue.runs(), queue.waiting(), queue.taken()) == (0, 4, 3, 0), said
+        until(lambda: not queue.taken(), "a message is held", PATIENCE_S)
+    assert (code, queue.runs(), queue.waiting()) == (0, 4, 3), said
 
 
 def test_a_draining_worker_takes_nothing_after_a_reconnect_either(own_valkey: Any, tmp_path: Path) -> None:
@@ -128,7 +143,7 @@ def test_a_draining_worker_takes_nothing_after_a_reconnect_either(own_valkey: An
         own_valkey.kill()
         own_valkey.start()
         log = tmp_path / "worker.log"
-        until(lambda: log.read_text().count("Connected to redis") == 2, "it never came back", PATIENCE_S)
+        until(lambda: log.read_text().count("Connected to redis") >= 2, "it never came back", PATIENCE_S)
         queue.publish()
         assert finish(drain(20))[0] == 0
         assert (queue.runs(), queue.waiting()) == (1, 1)
@@ -139,14 +154,15 @@ def test_a_worker_drains_while_its_broker_is_away(own_valkey: Any, tmp_path: Pat
     queue = Queue(url, tmp_path)
     with light_worker(url, url, tmp_path, **OURS):
         queue.publish()
-        until(lambda: queue.runs() == 1, "it does not run", PATIENCE_S)
+        # A task that has run is at hand until its result is stored.
+        until(lambda: queue.is_done(1), "it does not end", PATIENCE_S)
         own_valkey.kill()
         code, said = finish(drain(20))
         assert (code, "0 left" in said) == (0, True), said
         own_valkey.start()
         queue.publish()
         log = tmp_path / "worker.log"
-        until(lambda: log.read_text().count("Connected to redis") == 2, "it never came back", PATIENCE_S)
+        until(lambda: log.read_text().count("Connected to redis") >= 2, "it never came back", PATIENCE_S)
         assert finish(drain(20))[0] == 0
         assert (queue.runs(), queue.waiting()) == (1, 1)
 
@@ -166,14 +182,20 @@ def test_nothing_is_lost_or_run_twice_where_messages_come_while_a_worker_begins_
         publisher.start()
         until(lambda: queue.runs() > 10, "it does not run", PATIENCE_S)
         code, said = finish(drain(30))
-        assert (code, queue.taken()) == (0, 0), said
+        assert code == 0, said
+        until(lambda: not queue.taken(), "a message is held", PATIENCE_S)
         publisher.join()
         ran = queue.runs()
         worker.send_signal(signal.SIGTERM)
-        worker.wait(10)
+        worker.wait(PATIENCE_S)
     assert ran + queue.waiting() == total
     with light_worker(valkey_url, valkey_url, tmp_path):
-        until(lambda: queue.waiting() + queue.taken() == 0, "the rest is not run", PATIENCE_S)
+        # One that is on its way to the worker is in neither place.
+        until(
+            lambda: queue.runs() >= total and not queue.waiting() + queue.taken(),
+            "the rest is not run",
+            PATIENCE_S,
+        )
     assert queue.runs() == total
 
 
