@@ -64,15 +64,16 @@ def _wait_for(pid: int) -> int:
 
 
 def _sweep() -> None:
-    """End every process that is left: by SIGTERM, then by SIGKILL until none is found."""
+    """End every process that is left: by SIGTERM, then by SIGKILL until none is found, be it a dead one."""
     for pid in _left():
         _forward(pid)
     deadline = time.monotonic() + ORPHANS_S
     while _left() and time.monotonic() < deadline:
         _reap()
         time.sleep(POLL_S)
-    while left := _left():
-        kill_all(left)
+    # Whoever looks after our own end must not find those that have ended and were reaped by nobody.
+    while descendants(os.getpid()):
+        kill_all(_left())
         _reap()
         time.sleep(POLL_S)
 

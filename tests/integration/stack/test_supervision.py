@@ -36,6 +36,13 @@ from hybrid_executor.standalone.stack import guard
 guard.MODULE = "tests.integration.stack.small_demo"
 sys.exit(guard.run(Path(sys.argv[1]), [sys.argv[1]]))
 """
+#: Runs a guard, and has become the parent of whatever that leaves behind; exits with how many these are.
+BEHIND_IT = """
+import ctypes, os, subprocess, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+subprocess.Popen([sys.executable, "-c", *sys.argv[1:]]).wait()
+sys.exit(len(open(f"/proc/self/task/{os.getpid()}/children").read().split()))
+"""
 
 
 def stubborn(folder: Path, **options: object) -> Command:
@@ -69,7 +76,11 @@ def guarded(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def demo_pid(guard: subprocess.Popen[bytes]) -> int:
-    [child] = Path(f"/proc/{guard.pid}/task/{guard.pid}/children").read_text().split()
+    return only_child(guard.pid)
+
+
+def only_child(pid: int) -> int:
+    [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(child)
 
 
@@ -89,6 +100,14 @@ def test_a_signal_ends_every_process_within_ten_seconds(
 def test_a_kill_of_the_demo_leaves_no_process(guarded: subprocess.Popen[bytes], tmp_path: Path) -> None:
     os.kill(demo_pid(guarded), signal.SIGKILL)
     assert guarded.wait(START_S) == 128 + signal.SIGKILL
+    assert not any(is_running(pid) for pid in pids(tmp_path))
+
+
+def test_what_a_guard_has_ended_is_not_found_dead_by_whoever_looks_after_it(tmp_path: Path) -> None:
+    outer = subprocess.Popen([sys.executable, "-c", BEHIND_IT, GUARDED, str(tmp_path)])
+    wait_until(lambda: len(pids(tmp_path)) == 2, 60, lambda: "not started")
+    os.kill(only_child(only_child(outer.pid)), signal.SIGKILL)
+    assert outer.wait(60) == 0
     assert not any(is_running(pid) for pid in pids(tmp_path))
 
 
