@@ -61,6 +61,8 @@ def ours(count: int) -> Turn:
 
     def turn() -> dict[str, float]:
         workloads = side.add_tasks(count)
+        our.end_round()
+        our.put_off_round()
         before, watch = statements.count, Watch()
         our.send(workloads)
         wall = watch.wall_ms()

@@ -87,12 +87,14 @@ def ours(count: int, ends: int) -> Turn:
 
 def ended_by_ours(our: side.Ours, ends: int, statements: side.Statements) -> dict[str, float]:
     """The same."""
+    our.end_round()
     workloads = [flight.parcel for flight in list(our.controller.inflight)[:ends]]
     side.set_state(workloads, "success")
     cost = _cost_of_storing(workloads)
     watch = Watch()
     side.store_results(side.task_ids(workloads), "SUCCESS")
     our.heard(ends)
+    our.put_off_round()
     before, beat = statements.count, Watch()
     our.executor.heartbeat()
     wall, sent = beat.wall_ms(), float(statements.count - before)

@@ -48,7 +48,7 @@ def workers(plane: ControlPlane, keda: Keda, namespace: str, waiting: Waiting) -
     plane.apply(*scaling(namespace, waiting.dsn))
     yield f"/apis/apps/v1/namespaces/{namespace}/deployments/workers"
     # Its finalizer is the operator's to remove.
-    plane.kubectl("delete", "scaledobject", "workers", here, "--timeout=30s")
+    plane.kubectl("delete", "scaledobject", "workers", here, "--timeout=120s")
 
 
 def scaling(namespace: str, dsn: str) -> list[dict[str, Any]]:

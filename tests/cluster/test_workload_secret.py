@@ -142,8 +142,9 @@ def test_a_secret_that_comes_late_delays_its_pod_by_kubelets_next_try(
     harness.backend.adopt([sent.id])
     sender.completes(sent)
     assert sender.end(sent.id).how is How.SUCCEEDED
-    # The tries lie 0.5, 1, 2 and 4 s apart: the next is at most 4 s away, and a pod takes one or two.
-    assert time.monotonic() - begun < 12
+    # The tries lie 0.5, 1, 2 and 4 s apart: the next is at most 4 s away, and a pod takes one or two, or more
+    # on a busy machine. The longest that a kubelet waits between tries is two minutes.
+    assert time.monotonic() - begun < 30
     assert harness.api.logs(name) == PAYLOAD
 
 
