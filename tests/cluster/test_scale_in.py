@@ -46,7 +46,8 @@ ROUNDS = int(os.environ.get("SCALE_INS") or 10)
 SEED = int(os.environ.get("SCALE_IN_SEED") or random.randrange(10**6))
 #: The grace has room for a busy machine: a short task has ``OPENS_S`` of it, and the time that its end takes.
 REPLICAS, GRACE_S, DRAIN_S, OPENS_S = 4, 24, 18, 5.0
-PATIENCE_S = 120.0
+#: Workers that begin all at once take minutes of a machine that is busy.
+PATIENCE_S = 300.0
 #: What the container is told to do at its end is what the chart's hook does.
 SCRIPT = """
 export TMPDIR=$(mktemp -d /tmp/hxXXXXXX)
