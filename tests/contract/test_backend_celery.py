@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,14 @@ from hybrid_executor.model.observation import Accepted
 from hybrid_executor.standalone.stack.valkey import ValkeyServer
 from tests.contract.backend_suite import BackendSuite, Fate, Heard
 from tests.fixtures.celery import celery_app, celery_submission, light_worker
+from tests.fixtures.live import until
 
 #: Fast for tests: the contract is about order and truth, not about how often is polled.
 CONFIG = CeleryConfig(poll_interval_s=0.1, look_again_s=0.2, absent_after_s=0.5, publish_retry_s=0.05)
 BROKER, RESULTS = 1, 2
 UNSERVED = "nobody-serves-this"
+#: What a worker may need for its start on a busy machine.
+WORKER_S = 90.0
 
 
 class World:
@@ -27,7 +31,7 @@ class World:
         self.server = server
         self.folder = folder
 
-    def app(self) -> object:
+    def app(self) -> Any:
         return celery_app(self.server.url_of(BROKER), self.server.url_of(RESULTS))
 
 
@@ -36,8 +40,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("celery-contract")
     server = ValkeyServer(folder / "valkey")
     server.start()
+    world = World(server, folder)
     with light_worker(server.url_of(BROKER), server.url_of(RESULTS), folder):
-        yield World(server, folder)
+        until(lambda: world.app().control.ping(timeout=0.5), WORKER_S)
+        yield world
     server.stop()
 
 

@@ -21,7 +21,8 @@ from hybrid_executor.standalone.stack.valkey import ValkeyServer
 from hybrid_executor.worker.celery_settings import IMPORTS, UNREAD_S, own_settings
 from tests.fixtures.celery import celery_app, light_worker
 
-PATIENCE_S = 60.0
+#: What a worker may need for its start on a busy machine.
+PATIENCE_S = 120.0
 CONCURRENCY = 3
 LONGEST_S = 7200
 EXTRA = {"worker_max_tasks_per_child": 50, "imports": ["json.tool"]}

@@ -108,7 +108,7 @@ def test_a_wait_with_a_known_reason_never_runs_out_of_time(rig):
         "select extract(epoch from now() - queued_dttm) as age from task_instance where state = 'queued'"
     )
     assert len(ages) == 2
-    assert all(row["age"] < 5 for row in ages)
+    assert all(row["age"] < 60 for row in ages)
     rig.runner._handle_tasks_stuck_in_queued()
     assert list(rig.side.states().values()).count("queued") == 2
 
@@ -225,7 +225,8 @@ def test_a_heartbeat_without_a_change_asks_nobody_anything(rig):
     from airflow import settings
     from sqlalchemy import event
 
-    rig = rig()
+    # A comparison, which takes queries, may be due otherwise on a slow machine.
+    rig = rig(hybrid_executor__reconcile_interval_s=3600)
     rig.side.serialize(celery=5, kubernetes=5)
     rig.side.trigger()
     rig.loops(4)

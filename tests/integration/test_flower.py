@@ -46,7 +46,8 @@ def engine(database_url: str) -> Iterator[Engine]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flower, "LOOK_S", 0.1)
     monkeypatch.setattr(flower, "TRY_S", 0.1)
-    monkeypatch.setattr(flower, "LEASE_S", 2.0)
+    # Longer than the thread of a holder that is well may stand still.
+    monkeypatch.setattr(flower, "LEASE_S", 8.0)
     monkeypatch.setattr(flower, "BEAT_S", 0.5)
 
 
@@ -148,6 +149,7 @@ def test_what_listens_shows_pods_as_the_ledger_has_them_across_a_takeover(
     until(lambda: list(listener.states().values()).count("SUCCESS") == 150)
     # Dead, without a word: its thread does nothing any more.
     first._lease.hold = lambda now: False  # type: ignore[method-assign]
+    until(lambda: not first._is_telling)
     badly = [a_record(queued_at=datetime.now(UTC)) for _ in range(20)]
     run_and_end(ledger, badly, Outcome.FAILED)
     until(lambda: list(listener.states().values()).count("FAILURE") == 20)

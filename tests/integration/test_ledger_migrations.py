@@ -172,7 +172,7 @@ for line in sys.argv[1:]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=250,
     )
     ends = [line.removeprefix("ENDED ") for line in done.stdout.splitlines() if line.startswith("ENDED ")]
     assert len(ends) == len(commands), done.stdout + done.stderr
