@@ -46,7 +46,11 @@ FIGURE = Figure(
         "keeps a row of each pod in the ledger, from before it is made to its end, and tells its live half;"
         " with Secrets, its default, makes one for each pod"
     ),
-    limit_is="prebuilt manifests over aiohttp, 16 at a time, and a watch; each pod that has ended is deleted",
+    limit_is=(
+        "prebuilt manifests over aiohttp, 16 at a time, and a watch; each pod that has ended is deleted at"
+        " once: nothing is recorded before or after it, no task's state is asked for, and no heartbeat is"
+        " waited for"
+    ),
     rounds=3,
     needs=frozenset({"kubernetes", "paper node"}),
 )

@@ -5,7 +5,10 @@ import logging
 import pytest
 
 from hybrid_executor.attemptlog import LINES_MAX
-from hybrid_executor.model.observation import Diagnosis, How
+from hybrid_executor.backends.kubernetes.backend import KubernetesBackend
+from hybrid_executor.backends.kubernetes.config import KubernetesConfig
+from hybrid_executor.model.attempt import SubmissionId
+from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Started, Waiting
 from hybrid_executor.model.reason import Reason
 from tests.fixtures.rig import CELERY, Rig
 
@@ -78,3 +81,26 @@ def test_nothing_is_kept_where_the_log_does_not_want_it(rig: Rig, caplog: pytest
     caplog.set_level(logging.WARNING, "hybrid_executor")
     rig.controller._log.note(rig.queue(), "started")
     assert rig.controller._log._lines == []
+
+
+def test_what_a_pod_does_is_no_record_of_its_backend(caplog: pytest.LogCaptureFixture):
+    """The controller's line says it. A second one would be made in the thread that makes the pods."""
+    caplog.set_level(logging.INFO, "hybrid_executor")
+    backend = KubernetesBackend(KubernetesConfig(), lambda _: {}, owner="1")
+    pod = SubmissionId("8a1c54a0-1111-4222-8333-444455556666", 1)
+    seen = [
+        Accepted(pod, "airflow/pod"),
+        Waiting(pod, Reason.POD_PENDING, "no node yet"),
+        Started(pod, "pod on node"),
+        Ended(pod, How.SUCCEEDED),
+    ]
+    for observation in seen:
+        backend._say(observation)
+    assert caplog.records == []
+    caplog.set_level(logging.DEBUG, "hybrid_executor")
+    for observation in seen:
+        backend._say(observation)
+    words = ["phase=accepted pod=", "phase=waiting reason=PodPending", "phase=started where=", "phase=ended"]
+    for record, phase in zip(caplog.records, words, strict=True):
+        assert f"attempt_id={pod.attempt_id} submission=1 backend=kubernetes {phase}" in record.getMessage()
+    assert backend.poll() == seen + seen

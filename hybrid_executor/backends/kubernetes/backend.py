@@ -151,7 +151,11 @@ class KubernetesBackend:
     def _say(self, observation: Observation, cluster: str = "") -> None:
         self._heard.append(observation)
         self._times.said(observation)
-        log.info(
+        # The controller writes what follows, many steps to a record. A record costs the loop's thread more
+        # than the step that it tells of, and a pod takes four.
+        if not log.isEnabledFor(logging.DEBUG):
+            return
+        log.debug(
             "attempt_id=%s submission=%s backend=%s %s",
             observation.submission.attempt_id,
             observation.submission.number,
