@@ -108,6 +108,11 @@ class Witness:
     #: ``retry_reason``: why the last try did not count, if an executor or a policy said so.
     retry_reason: str | None = None
 
+    def is_running_as(self, attempt_id: str, owner: str) -> bool:
+        """Whether it runs as this attempt and no scheduler but ``owner`` answers for it."""
+        is_here = self.attempt_id == attempt_id and self.owner in (None, owner)
+        return is_here and self.state == RUNNING
+
 
 @dataclass(frozen=True, slots=True)
 class Ignore:

@@ -175,6 +175,13 @@ class Tasks(Protocol):
         the one that carries the attempt speaks.
         """
 
+    def not_running(self, attempts: Mapping[str, TaskAddress], owner: str) -> Mapping[str, Witness | None]:
+        """What ``witnesses`` says of those that do not run as they should; None for one that has no row.
+
+        Left out is who ``is_running_as`` himself, for the scheduler ``owner``:
+        most of what is in flight, and not worth bringing from the database.
+        """
+
     def refresh_queued(self, attempts: Collection[Attempt]) -> None:
         """Start the clock of ``task_queued_timeout`` anew for those that are still queued."""
 

@@ -10,7 +10,8 @@ heartbeat long. ``controller`` calls it.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from hybrid_executor.comparison import (
@@ -32,6 +33,7 @@ from hybrid_executor.model.attempt import (
     BackendName,
     Destination,
     SubmissionId,
+    TaskAddress,
 )
 from hybrid_executor.model.errors import Unavailable
 from hybrid_executor.model.mismatch import Mismatch
@@ -45,7 +47,8 @@ log = logging.getLogger("hybrid_executor")
 #: How long a process may take from its start to the task's: it imports Airflow and the DAG, on a busy node
 #: many at once. Whoever takes the task for stuck meanwhile would withdraw a process that lives.
 START_GRACE_S = 60.0
-#: A round of so many is done in one heartbeat; of a longer one, no heartbeat does less.
+#: A round of so many is done in one heartbeat. Of a longer one a heartbeat does as many or more, or none:
+#: they come due with the time that passes, however often the scheduler comes by, and each share is a query.
 AT_ONCE = 50
 #: What is noted of a slot that a withdrawn attempt gives back.
 LEAKED = "withdrawn, and its backend never said that it ended"
@@ -92,8 +95,10 @@ class Reconciler:
         self._began_s = float("-inf")
         self._stepped_s = float("-inf")
         #: Whom this round has not come to.
-        self._round: list[Flight] = []
-        self._share = 0.0
+        self._round: deque[Flight] = deque()
+        #: How many of it come due in a second, and how many have and were not compared yet.
+        self._pace = 0.0
+        self._due = 0.0
         self._leftovers = Leftovers(
             backends=backends,
             ledger=ledger,
@@ -112,20 +117,27 @@ class Reconciler:
         try:
             if not self._round and now_s - self._began_s >= self._interval_s:
                 self._began_s = now_s
-                self._round = list(self._inflight)
-                self._share = len(self._round) / self._interval_s
+                self._round.extend(self._inflight)
+                self._pace, self._due = len(self._round) / self._interval_s, 0.0
                 self._leftovers.take_over()
                 self._leftovers.find_drift()
-            if self._round:
-                self._compare_with_tasks(self._next(since_s))
+            if share := self._next(since_s):
+                self._compare_with_tasks(share)
         except Unavailable as error:
             log.warning("reconciliation is put off: %s", error)
-            self._round = []
+            self._round.clear()
 
     def _next(self, since_s: float) -> list[Flight]:
-        """As many as the time since the last heartbeat is of a round; those that have ended are left out."""
-        count = max(AT_ONCE, int(min(self._share * since_s, len(self._round))) + 1)
-        share, self._round = self._round[:count], self._round[count:]
+        """Those that have come due by now; the ones that have ended are left out."""
+        if not self._round:
+            return []
+        self._due = min(self._due + self._pace * since_s, len(self._round))
+        is_rest = len(self._round) <= AT_ONCE
+        if not is_rest and self._due < AT_ONCE:
+            return []
+        count = len(self._round) if is_rest else int(self._due)
+        self._due -= count
+        share = [self._round.popleft() for _ in range(count)]
         return [flight for flight in share if self._inflight.get(flight.attempt.id) is flight]
 
     def settle_strangers(
@@ -135,11 +147,8 @@ class Reconciler:
         return self._leftovers.settle_strangers(strangers)
 
     def _compare_with_tasks(self, flights: Sequence[Flight]) -> None:
-        attempts = {f.attempt.id: f.attempt.address for f in flights if f.attempt.address}
-        witnesses = self._tasks.witnesses(attempts) if attempts else {}
         waiting: list[Flight] = []
-        for flight in flights:
-            witness = witnesses.get(flight.attempt.id)
+        for flight, witness in self._questionable(flights):
             agrees = self._agrees(flight, witness)
             if agrees and witness and witness.state == "queued" and self._is_to_be_refreshed(flight):
                 waiting.append(flight)
@@ -149,6 +158,23 @@ class Reconciler:
                 flight.refreshed_at = self._clock.now()
         # Last: who has been asked and has not answered by the next round is away.
         self.look_up([f for f in flights if f.phase is Phase.ACCEPTED and not f.looked_up])
+
+    def _questionable(self, flights: Sequence[Flight]) -> Iterable[tuple[Flight, Witness | None]]:
+        """All but those that run as they should, most of what is in flight: the database tells them apart."""
+        waiting: dict[str, TaskAddress] = {}
+        started: dict[str, TaskAddress] = {}
+        for flight in flights:
+            if flight.attempt.address:
+                asked = started if flight.phase is Phase.STARTED else waiting
+                asked[flight.attempt.id] = flight.attempt.address
+        stopped = self._tasks.not_running(started, self._owner) if started else {}
+        found = self._tasks.witnesses(waiting) if waiting else {}
+        for flight in flights:
+            attempt_id = flight.attempt.id
+            if attempt_id in started and attempt_id not in stopped:
+                flight.over_since_s = None
+            else:
+                yield flight, stopped.get(attempt_id) or found.get(attempt_id)
 
     def _agrees(self, flight: Flight, witness: Witness | None) -> bool:
         """Repair what does not agree."""

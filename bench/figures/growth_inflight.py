@@ -30,7 +30,10 @@ FIGURE = Figure(
         Reading(name="statements", unit="database statements for the ends", counted=True, growth=CONSTANT),
     ),
     stock_does="reads the state of all that are in flight, whatever has changed; records nothing",
-    ours_does="has heard of the results; records ends and new attempts in the ledger",
+    ours_does=(
+        "has heard of the results; records ends and new attempts in the ledger. That in ten seconds all in"
+        " flight are compared with Airflow's tables is left out here; `heartbeat_paced` has it in it"
+    ),
 )
 
 

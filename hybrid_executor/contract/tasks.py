@@ -9,7 +9,7 @@ from uuid import UUID
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import Column, Integer, Text, and_, cast, func, literal, select, tuple_, update
+from sqlalchemy import Column, Integer, Text, and_, cast, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql
 
 from hybrid_executor.contract.coordinates import ADDRESS
@@ -56,6 +56,26 @@ class AirflowTasks:
                         if attempt_id not in found or witness.attempt_id == attempt_id:
                             found[attempt_id] = witness
         return found
+
+    def not_running(self, attempts: Mapping[str, TaskAddress], owner: str) -> Mapping[str, Witness | None]:
+        """See ``ports.Tasks``; on PostgreSQL the server leaves them out, elsewhere this does."""
+        asked = self._named_otherwise(attempts, owner)
+        found = self.witnesses({name: attempts[name] for name in asked}) if asked else {}
+        return {
+            name: witness
+            for name in asked
+            if not ((witness := found.get(name)) and witness.is_running_as(name, owner))
+        }
+
+    def _named_otherwise(self, attempts: Mapping[str, TaskAddress], owner: str) -> Collection[str]:
+        """Those of which some row at their address, or none, says anything but that they run."""
+        named: set[str] = set()
+        with short_session() as session:
+            if session.get_bind().dialect.name != "postgresql":
+                return attempts.keys()
+            for chunk in chunks(list(attempts.items())):
+                named.update(session.scalars(_other_than_running(chunk, owner)))
+        return named
 
     def refresh_queued(self, attempts: Collection[Attempt]) -> None:
         """See ``ports.Tasks``; rows that somebody has locked are passed over: their turn comes again."""
@@ -143,13 +163,43 @@ def _with_keys(query: Any, keys: Sequence[TaskKey], dialect: str) -> Any:
     """A SELECT from ``task_instance``, for the rows with these keys."""
     if dialect != "postgresql":
         return query.where(tuple_(*ADDRESS).in_(keys))
-    # A list of rows is compared with every row of the table, one after the other, wherever the planner does
-    # not know the table well: seconds for 2,000. Another table is joined by the index.
+    asked = _asked(keys)
+    return query.join(asked, _at(asked))
+
+
+def _other_than_running(attempts: Sequence[tuple[str, TaskAddress]], owner: str) -> Any:
+    """A SELECT of the names of those that ``is_running_as`` does not hold for; PostgreSQL's.
+
+    An attempt is named as well if one of several rows at its address is another's.
+    """
+    asked = _asked(
+        [(at.dag_id, at.task_id, at.run_id, at.map_index, name) for name, at in attempts],
+        Column("attempt", Text),
+    )
+    is_other = or_(
+        TaskInstance.state.is_distinct_from(TaskInstanceState.RUNNING),
+        TaskInstance.external_executor_id.is_distinct_from(asked.c.attempt),
+        cast(TaskInstance.queued_by_job_id, Text) != owner,
+    )
+    return select(asked.c.attempt).outerjoin_from(asked, TaskInstance, _at(asked)).where(is_other)
+
+
+def _asked(rows: Sequence[tuple[Any, ...]], *more: Column[Any]) -> Any:
+    """These rows as a table: an address, and more.
+
+    A list of rows is compared with every row of ``task_instance``, one after the
+    other, wherever the planner does not know that table well: seconds for 2,000.
+    Another table is joined by the index.
+    """
     kinds = (Text, Text, Text, Integer)
+    columns = [*(Column(column.name, kind) for column, kind in zip(ADDRESS, kinds, strict=True)), *more]
     arrays: list[Any] = [
-        cast(literal(list(values), postgresql.ARRAY(kind)), postgresql.ARRAY(kind))
-        for values, kind in zip(zip(*keys, strict=True), kinds, strict=True)
+        cast(literal(list(values), postgresql.ARRAY(column.type)), postgresql.ARRAY(column.type))
+        for values, column in zip(zip(*rows, strict=True), columns, strict=True)
     ]
-    columns = [Column(column.name, kind) for column, kind in zip(ADDRESS, kinds, strict=True)]
-    asked = func.unnest(*arrays).table_valued(*columns).render_derived(name="asked")
-    return query.join(asked, and_(*(column == asked.c[column.name] for column in ADDRESS)))
+    return func.unnest(*arrays).table_valued(*columns).render_derived(name="asked")
+
+
+def _at(asked: Any) -> Any:
+    """That a task instance is at an address which is asked for."""
+    return and_(*(column == asked.c[column.name] for column in ADDRESS))

@@ -1,6 +1,7 @@
 """``ports.Tasks``: what the controller believes of Airflow's tables, on the real ones and on the double."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -106,18 +107,90 @@ def test_a_witness_says_what_the_row_says_and_a_missing_row_is_left_out(side):
     assert (witness.state, witness.attempt_id, witness.owner) == ("running", ATTEMPT, "7")
 
 
-def test_thousands_of_witnesses_are_found_by_a_join(scheduler_side):
-    """A list of rows would be compared with each row of the table: seconds, in a heartbeat."""
-    from airflow import settings
+@pytest.mark.parametrize(
+    ("state", "carried", "owner"),
+    [
+        ("running", ATTEMPT, "9"),
+        ("running", "another", "7"),
+        ("running", None, "7"),
+        ("running", ATTEMPT.upper(), "9"),
+        ("queued", ATTEMPT, "7"),
+        ("success", ATTEMPT, "7"),
+        (None, ATTEMPT, "7"),
+    ],
+)
+def test_whoever_does_not_run_as_he_should_is_told_with_what_the_row_says(side, state, carried, owner):
+    side.set(state, carried)
+    asked = {ATTEMPT: side.address}
+    found = side.tasks.not_running(asked, owner)
+    assert found == side.tasks.witnesses(asked)
+    assert found[ATTEMPT].state == state
 
+
+def test_whoever_runs_as_he_should_is_not_told_and_a_missing_row_is(side):
+    side.set("running")
+    nowhere = TaskAddress(dag_id="many", task_id="nobody", run_id="r")
+    assert side.tasks.not_running({ATTEMPT: side.address, "stranger": nowhere}, "7") == {"stranger": None}
+
+
+def test_whoever_runs_and_nobody_queued_is_not_told(scheduler_side):
+    """Another scheduler's word alone takes an attempt away."""
     side = Real(scheduler_side)
+    side.set("running")
+    side.sql("update task_instance set queued_by_job_id = null")
+    assert side.tasks.not_running({ATTEMPT: side.address}, "8") == {}
+
+
+def many(side: Real, count: int) -> dict[str, TaskAddress]:
+    """Copies of its task instance by an attempt of each, the first itself; they run."""
     names = side.sql("select column_name from information_schema.columns where table_name = 'task_instance'")
     copied = {name: name for name in (row["column_name"] for row in names)}
     columns, values = ", ".join(copied), ", ".join((copied | {"id": "uuidv7()", MAP_INDEX: "n"}).values())
     side.sql(
         f"insert into task_instance ({columns}) select {values}"  # noqa: S608
-        " from task_instance, generate_series(1, 1999) as n where task_id = 'work'"
+        " from task_instance, generate_series(1, :last) as n where task_id = 'work'",
+        last=count - 1,
     )
+    side.sql(
+        "update task_instance set state = 'running',"
+        " external_executor_id = gen_random_uuid() where task_id = 'work'"
+    )
+    rows = side.sql(
+        f"select {MAP_INDEX} as at, external_executor_id as name"  # noqa: S608
+        " from task_instance where task_id = 'work'"
+    )
+    return {row["name"]: replace(side.address, map_index=row["at"]) for row in rows}
+
+
+def test_of_two_thousand_that_run_the_database_sends_the_one_that_does_not(scheduler_side):
+    """What runs as it should costs a heartbeat no row, and no work of its own."""
+    from airflow import settings
+
+    side = Real(scheduler_side)
+    attempts = many(side, 2000)
+    stopped = next(iter(attempts))
+    side.sql("update task_instance set state = 'failed' where external_executor_id = :name", name=stopped)
+    brought = []
+
+    def fetched(connection, cursor, *_):
+        brought.append(cursor.rowcount)
+
+    event.listen(settings.engine, "after_cursor_execute", fetched)
+    try:
+        found = side.tasks.not_running(attempts, "7")
+    finally:
+        event.remove(settings.engine, "after_cursor_execute", fetched)
+    assert {name: witness.state for name, witness in found.items()} == {stopped: "failed"}
+    assert brought == [1, 1], "its name, and what its row says"
+
+
+@pytest.mark.parametrize("asked", ["witnesses", "not_running"])
+def test_thousands_of_witnesses_are_found_by_a_join(scheduler_side, asked):
+    """A list of rows would be compared with each row of the table: seconds, in a heartbeat."""
+    from airflow import settings
+
+    side = Real(scheduler_side)
+    many(side, 2000)
     plans = []
 
     def explained(connection, cursor, sql, values, *_):
@@ -126,12 +199,18 @@ def test_thousands_of_witnesses_are_found_by_a_join(scheduler_side):
 
     event.listen(settings.engine, "before_cursor_execute", explained)
     try:
-        found = side.tasks.witnesses({str(n): replace(side.address, map_index=n) for n in range(2000)})
+        attempts = {str(n): replace(side.address, map_index=n) for n in range(2000)}
+        found = {
+            "witnesses": lambda: side.tasks.witnesses(attempts),
+            "not_running": lambda: side.tasks.not_running(attempts, "7"),
+        }[asked]()
     finally:
         event.remove(settings.engine, "before_cursor_execute", explained)
     assert len(found) == 2000
-    [plan] = [plan for plan in plans if "task_instance" in plan]
-    assert "Rows Removed by" not in plan.replace('"Rows Removed by Index Recheck": 0', ""), plan
+    found_plans = [plan for plan in plans if "task_instance" in plan]
+    assert len(found_plans) == ["witnesses", "not_running"].index(asked) + 1
+    for plan in found_plans:
+        assert set(re.findall(r'"Rows Removed by [^"]+": (\d+)', plan)) <= {"0"}, plan
 
 
 def test_what_is_known_of_an_address_is_known_of_each_attempt_there(side):

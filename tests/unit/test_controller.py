@@ -1,5 +1,6 @@
 """The controller's promises one by one, over the shipped fakes; ``test_controller_machine`` mixes them."""
 
+import logging
 from dataclasses import asdict, replace
 from datetime import timedelta
 
@@ -142,6 +143,22 @@ def test_thousands_in_flight_are_compared_share_by_share_within_one_interval(rig
         rig.steps(seconds=RECONCILE_S / beats)
     assert max(asked) <= 3_000 // beats + 1
     assert seen == {flight.attempt.address for flight in flights}
+
+
+@pytest.mark.parametrize("count", [200, 2_000])
+def test_heartbeats_that_follow_each_other_at_once_compare_nobody_however_many_are_in_flight(
+    rig: Rig, count: int, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.WARNING, "hybrid_executor")
+    rig.controller.inflight._parallelism = count
+    for _ in range(count):
+        rig.queue()
+    rig.steps(count=2)
+    rig.steps(seconds=RECONCILE_S / 20, count=30)
+    assert rig.controller._reconciler._round, "a round is under way"
+    before = rig.tasks.queries
+    rig.steps(count=20)
+    assert rig.tasks.queries == before
 
 
 def test_a_wait_that_is_told_to_airflow_is_not_told_again_before_it_matters(rig: Rig):
