@@ -1,6 +1,6 @@
 # One command each; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-beta test-chart test-cluster test-browser test-mariadb test-redis scale-in chaos bench cluster cluster-down keda docs check fmt mutants lock lock-beta clean
+.PHONY: help install demo test test-beta test-chart test-cluster test-browser test-mariadb test-redis scale-in chaos bench load cluster cluster-down keda docs check fmt mutants lock lock-beta clean
 BIN := .venv/bin
 WORKERS ?= auto
 # Kills of a scheduler at a step of a task's way, and kills of one in a whole stack.
@@ -90,6 +90,10 @@ chaos: install ## a scheduler killed at SEEDS steps, and SCHEDULERS times in a w
 bench: install ## beside the stock executors, in one run: a table in bench/results (FIGURES=name,name SIZES=small ROUNDS=n)
 	@$(BIN)/python -m bench $(if $(FIGURES),--figures $(FIGURES)) $(if $(SIZES),--size $(SIZES)) \
 	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+load: install ## minutes of load, two schedulers, pods without processes (SIZE=small|medium|full PODS=n TASKS=n an hour MINUTES=n)
+	@$(BIN)/python -m bench.load $(if $(SIZE),--size $(SIZE)) $(if $(PODS),--pods $(PODS)) \
+	  $(if $(TASKS),--tasks-an-hour $(TASKS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 docs: install ## the documentation as a site, in docs/_build; a warning is an error
 	@$(BIN)/sphinx-build -q --fail-on-warning --keep-going docs docs/_build

@@ -23,7 +23,7 @@ JOB = 1
 #: As long as Airflow's own are.
 TOKEN = "e" * 400
 #: Of the task that is copied: everything but what tells copies apart.
-_COPIED = (
+COPIED = (
     "max_tries, pool, pool_slots, priority_weight, operator, span_status, dag_version_id, executor_config,"
     " task_display_name"
 )
@@ -41,11 +41,11 @@ def add_tasks(count: int, *, state: str = "queued", queue: str = "default") -> l
     statement = f"""
     INSERT INTO task_instance
         (id, task_id, dag_id, run_id, map_index, try_number, state, queue, queued_dttm, queued_by_job_id,
-         start_date, last_heartbeat_at, external_executor_id, {_COPIED})
+         start_date, last_heartbeat_at, external_executor_id, {COPIED})
     SELECT gen_random_uuid(), task_id, dag_id, run_id,
            (SELECT max(map_index) FROM task_instance WHERE task_id = 'work') + g,
            1, :state, :queue, now(), :job, CASE WHEN :state = 'running' THEN now() END, now(),
-           gen_random_uuid()::text, {_COPIED}
+           gen_random_uuid()::text, {COPIED}
     FROM task_instance, generate_series(1, :count) AS g
     WHERE task_id = 'work' AND map_index = (SELECT min(map_index) FROM task_instance WHERE task_id = 'work')
     RETURNING id, task_id, dag_id, run_id, map_index, try_number, queue, pool_slots, priority_weight,
@@ -148,18 +148,18 @@ def stock_kubernetes() -> Any:
     return _started(KubernetesExecutor(), "KubernetesExecutor")
 
 
-def ours() -> Any:
+def ours(job: int = JOB) -> Any:
     """Started as the scheduler starts it, with all that is on by default."""
     from hybrid_executor.executor import HybridExecutor
 
-    return _started(HybridExecutor(), "hybrid_executor.HybridExecutor")
+    return _started(HybridExecutor(), "hybrid_executor.HybridExecutor", job)
 
 
-def _started(executor: Any, path: str) -> Any:
+def _started(executor: Any, path: str, job: int = JOB) -> Any:
     from airflow.executors.executor_utils import ExecutorName
 
     executor.name = ExecutorName(path, alias=None)
-    executor.job_id = JOB
+    executor.job_id = job
     executor.start()
     return executor
 

@@ -74,6 +74,9 @@ spec:
 class World:
     """Servers, started when they are first needed; use as a context manager."""
 
+    #: What runs the embedded Kubernetes API.
+    api_module = "hybrid_executor.standalone.api"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._stack = ExitStack()
@@ -111,7 +114,7 @@ class World:
         """The state folder of a Kubernetes API that answers."""
         state = self.folder / "api"
         state.mkdir()
-        self.start("api", "hybrid_executor.standalone.api", "--state", str(state))
+        self.start("api", self.api_module, "--state", str(state))
         deadline = time.monotonic() + 30
         while not (state / "kubeconfig").exists():
             if time.monotonic() > deadline:

@@ -36,6 +36,9 @@ WHAT_IT_IS = (
 class Server:
     """One running API over one state folder."""
 
+    #: What answers requests.
+    handler: type[Api] = Api
+
     def __init__(self, folder: Path, port: int = 0, *, window: int = WINDOW) -> None:
         self.folder = StateFolder(folder)
         self._wanted_port = port
@@ -56,7 +59,7 @@ class Server:
             shutdown_timeout=_SHUTDOWN_S,
         )
         wanted = self._wanted_port or self.folder.port()
-        api = Api(registry, self._watching, self._logs, self.folder.token())
+        api = self.handler(registry, self._watching, self._logs, self.folder.token())
         self._runner.app.router.add_route("*", "/{path:.*}", api.handle)
         await self._runner.setup()
         self.port = await self._bind_somewhere(wanted)
