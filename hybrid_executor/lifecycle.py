@@ -19,7 +19,9 @@ while the task instance is still QUEUED never started the task, so a new
 submission is made without using a retry, up to a limit; one that ended while
 it is RUNNING died without a word, and fails, unless its route says that such a
 death is to cost no retry: then Airflow is made to run the task again as if a
-user had cleared it.
+user had cleared it. The same is done, whatever the route says, where the
+process never heard that it may start: RUNNING is then Airflow's half of an
+answer that did not arrive.
 """
 
 from dataclasses import dataclass, replace
@@ -60,7 +62,7 @@ class Phase(IntEnum):
 class Policy:
     """Numbers that a user may set; each documented with its option in ``provider``."""
 
-    #: Submissions of one attempt that die before the task starts, before it fails.
+    #: Submissions of one attempt, or tries in a row, that die before the task starts, before it fails.
     submission_limit: int = 5
     backoff_first_s: float = 1.0
     backoff_max_s: float = 60.0
@@ -244,6 +246,8 @@ def _decide_end(view: AttemptView, end: Ended, witness: Witness | None, policy: 
         # A user cleared it while it ran; SUCCESS is the word that makes the scheduler go on.
         return Succeed()
     if witness.state == RUNNING:
+        if end.asked_as is not None:
+            return _was_never_let_start(view, end, witness, policy)
         return _died_running(view, end, policy)
     # The outcome is the process's: a task that raises, and says so, ended its process in good order.
     # One whose task was killed for memory inside it says so itself, and its backend knows of what.
@@ -267,12 +271,27 @@ def _died_before_start(view: AttemptView, end: Ended, policy: Policy) -> Decisio
         return Fail(diagnosis)
     if view.number < policy.submission_limit:
         return Resubmit(policy.backoff_s(view.number), diagnosis)
+    return _too_often(diagnosis, view.number)
+
+
+def _was_never_let_start(view: AttemptView, end: Ended, witness: Witness, policy: Policy) -> Decision:
+    """Airflow took its start for good, and it never heard of it, so its process did nothing."""
+    diagnosis = _diagnosis_of(end)
+    if witness.host != end.asked_as:
+        # Another process runs the task, and says itself how that ends.
+        return Advance(Phase.STARTED)
+    deaths = view.restarts + view.number
+    if deaths < policy.submission_limit:
+        return Restart(diagnosis, policy.backoff_s(deaths))
+    return _too_often(diagnosis, deaths)
+
+
+def _too_often(diagnosis: Diagnosis, times: int) -> Fail:
     return Fail(
-        Diagnosis(
-            reason=diagnosis.reason,
-            message=f"{diagnosis.message or diagnosis.reason} (ended {view.number} times before the task "
+        replace(
+            diagnosis,
+            message=f"{diagnosis.message or diagnosis.reason} (ended {times} times before the task "
             "could start; [hybrid_executor] submission_limit)",
-            exit_code=diagnosis.exit_code,
         )
     )
 

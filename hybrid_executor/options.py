@@ -208,8 +208,9 @@ everybody who may read pods reads them.
         default="False",
         description="""\
 Whether pods start tasks through this package's entry point, which leaves what the container took (memory,
-processor time) in its termination message, for the ledger and ``airflow hybrid pods advise``. The images of
-pods must then have this package. Routes with ``retry_on`` start their pods so in any case.
+processor time) in its termination message, for the ledger and ``airflow hybrid pods advise``, and says when
+Airflow never answered its request to start, which then costs no retry. The images of pods must have this
+package. Routes with ``retry_on`` start their pods so in any case.
 """,
     ),
     Option(

@@ -1,4 +1,4 @@
-"""Has Airflow run tasks again whose process died of what their route forgives.
+"""Has Airflow run tasks again whose process died of what their route forgives, or never was let start.
 
 The two halves of it: the task instance is made RESTARTING in a transaction of
 its own, and Airflow is told of a failure, which in that state makes a new try
@@ -56,5 +56,7 @@ class Restarts:
 
 
 def _is_forgiven(flight: Flight, seen: Observation) -> bool:
-    diagnosis = seen.diagnosis if isinstance(seen, Ended) else None
-    return diagnosis is not None and diagnosis.reason in flight.attempt.route.retry_on
+    if not isinstance(seen, Ended):
+        return False
+    of = seen.diagnosis.reason if seen.diagnosis else None
+    return seen.asked_as is not None or of in flight.attempt.route.retry_on

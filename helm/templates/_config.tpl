@@ -157,6 +157,8 @@ kubernetes_executor:
   multi_namespace_mode_namespace_list: {{ join "," $namespaces }}
   {{- end }}
 hybrid_executor:
+  # The chart's image has the package; set it to "false" where pods of tasks have another one.
+  measure_pods: true
   deployment: {{ include "hybrid.name.deployment" . }}
   kubernetes_queues: {{ join "," .Values.routing.kubernetesQueues | quote }}
   pools_file: /opt/airflow/hybrid/pools.yaml

@@ -27,6 +27,7 @@ class Run:
     how: How | None = None
     diagnosis: Diagnosis | None = None
     resources: Resources | None = None
+    asked_as: str | None = None
     #: Made, but what it is to run never arrived: it can't start.
     lacks_payload: bool = False
     #: How often its process was started: more than once is what must never happen.
@@ -61,11 +62,12 @@ class MemoryWorld:
         how: How,
         diagnosis: Diagnosis | None = None,
         resources: Resources | None = None,
+        asked_as: str | None = None,
     ) -> None:
         """End a submission, started or not."""
         run = self.runs[submission]
         if run.how is None:
-            run.how, run.diagnosis, run.resources = how, diagnosis, resources
+            run.how, run.diagnosis, run.resources, run.asked_as = how, diagnosis, resources, asked_as
             self._tell(run)
 
     def _tell(self, run: Run) -> None:
@@ -216,7 +218,7 @@ class MemoryBackend:
 def _state_of(run: Run) -> Observation:
     submission = run.submission.id
     if run.how is not None:
-        return Ended(submission, run.how, run.diagnosis, resources=run.resources)
+        return Ended(submission, run.how, run.diagnosis, resources=run.resources, asked_as=run.asked_as)
     if run.started:
         return Started(submission, where=run.where)
     return Waiting(submission, Reason.POD_PENDING, "not started yet")

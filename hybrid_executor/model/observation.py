@@ -98,6 +98,8 @@ class Ended:
     for_good: bool = False
     #: What it had asked for and took, as far as its backend knows; None where it knows nothing.
     resources: Resources | None = None
+    #: Of one that was never given leave to start: the host name by which it had asked Airflow for it.
+    asked_as: str | None = None
 
 
 Observation = Accepted | Waiting | Rejected | Started | Ended

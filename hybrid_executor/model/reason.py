@@ -65,6 +65,8 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     #: An init or sidecar container failed, so the task never ran.
     INIT_FAILED = "InitFailed"
+    #: Airflow's Execution API never answered the request to start, so no code of the user's ran.
+    NOT_STARTED = "NotStarted"
     NODE_LOST = "NodeLost"
     #: The pod was deleted by somebody else while it ran.
     POD_DELETED = "PodDeleted"
@@ -118,6 +120,10 @@ _HINTS: Mapping[Reason, str] = {
     Reason.EVICTED: "set requests nearer to the use, or let the route retry_on it",
     Reason.PREEMPTED: "give the route a priority class, or let it retry_on it",
     Reason.DEADLINE_EXCEEDED: "raise activeDeadlineSeconds",
+    Reason.NOT_STARTED: (
+        "see whether Airflow's API server is overloaded; [workers] execution_api_timeout is how long it is "
+        "waited for"
+    ),
     Reason.INIT_FAILED: "read the log of the container that the message names",
     Reason.NODE_LOST: "look at the node, or let the route retry_on it",
     Reason.POD_DELETED: "the audit log of the cluster says who deleted it",

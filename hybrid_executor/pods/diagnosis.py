@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from hybrid_executor.cluster.quantity import in_binary_units, parse_quantity
+from hybrid_executor.model import start
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Diagnosis
 from hybrid_executor.model.reason import Reason
@@ -92,6 +93,8 @@ class PodView:
     started: bool
     #: What the task's container asked for, and took as far as it has said; None where nothing is known.
     resources: Resources | None
+    #: Where Airflow never answered its request to start: the host name in that request.
+    asked_as: str | None = None
     #: Whether its node has it and could not make its sandbox yet, which comes after its volumes.
     has_no_sandbox: bool = False
     #: Whether the task has ended and another container, no native sidecar, goes on: nobody will end that one.
@@ -121,6 +124,7 @@ def observe(pod: Mapping[str, Any]) -> PodView:
         node=reading.spec.get("nodeName"),
         started=reading.started(),
         has_no_sandbox=reading.condition("PodReadyToStartContainers").get("status") == "False",
+        asked_as=reading.asked_as(),
         is_outlived=reading.is_outlived(),
         resources=resources_of(pod, reading.main_name, reading.state("terminated") or {}),
         waits=reading.waits() if open_ else None,
@@ -188,6 +192,15 @@ class _Reading:
         return self.state("terminated") is not None and any(
             self.state("running", c) is not None for c in others
         )
+
+    def asked_as(self) -> str | None:
+        """By what host name its process asked in vain for leave to start; None of any other end."""
+        ended = self.state("terminated") or {}
+        if ended.get("exitCode") != start.EXIT_CODE:
+            return None
+        # The last one is the entry point's own, as with measurements.
+        lines = reversed(str(ended.get("message") or "").splitlines())
+        return next((host for line in lines if (host := start.from_line(line))), None)
 
     def started(self) -> bool:
         if self.state("running") is not None:
@@ -314,6 +327,8 @@ class _Reading:
             return _diagnosis(Reason.DEADLINE_EXCEEDED, "activeDeadlineSeconds is over", detail, code)
         if code in _KILLED and self.metadata.get("deletionTimestamp"):
             return None
+        if name == self.main_name and self.asked_as():
+            return _diagnosis(Reason.NOT_STARTED, "the task was not started", detail, code)
         return _diagnosis(Reason.ERROR, f"container {name} ended with exit code {code}", detail, code)
 
     def _memory(self, name: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from hybrid_executor.cluster.quantity import parse_quantity
+from hybrid_executor.model import start
 from hybrid_executor.model.resources import MARK, Resources, from_line
 from hybrid_executor.naming import ANNOTATION_USED
 
@@ -42,9 +43,9 @@ def resources_of(pod: Mapping[str, Any], name: str, ended: Mapping[str, Any]) ->
 
 
 def said(ended: Mapping[str, Any]) -> str:
-    """A container's termination message without the line that our entry point added."""
+    """A container's termination message without the lines that our entry point added."""
     lines = str(ended.get("message") or "").splitlines()
-    return "\n".join(line for line in lines if not line.startswith(MARK))
+    return "\n".join(line for line in lines if not line.startswith((MARK, start.MARK)))
 
 
 def _used(pod: Mapping[str, Any], name: str, ended: Mapping[str, Any]) -> Resources:

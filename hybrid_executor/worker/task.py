@@ -12,6 +12,10 @@ instance stays RUNNING, and the executor, which sees the pod's end, decides
 whether the try counts. Every other word of the task goes out as ever: a
 success, a deferral, a skip, and a failure of its own.
 
+Where Airflow's Execution API never answers the request to start, the task's
+process is ended before it has done anything, and this one ends in a way that
+says so (``model.start``), which uses up no retry.
+
 A process that ends well leaves what its container took in the termination
 message (``gauge``), which costs no request and no right. To Airflow it reports
 nothing that the stock one would not, and it decides nothing. Pods start it as
@@ -29,19 +33,29 @@ from typing import Any, ClassVar
 
 import airflow.sdk
 import attrs
+import httpx
 import structlog
+from airflow.sdk.api.client import get_hostname
 from airflow.sdk.api.datamodels._generated import TaskInstanceState
 from airflow.sdk.execution_time import execute_workload, supervisor
 from airflow.sdk.execution_time.comms import RetryTask
 from packaging.version import Version
 
+from hybrid_executor.model import start
 from hybrid_executor.worker import gauge
 
 log = structlog.get_logger(__name__)
 
 FAILURES = frozenset({TaskInstanceState.FAILED, TaskInstanceState.UP_FOR_RETRY})
+UNANSWERED = "Airflow's API server did not answer its request to start"
+#: So that the kubelet, which reads 4 KiB, reads the line behind it too.
+WORDS_MAX = 500
 #: Whether a SIGTERM of this process is one of its task; with the SDK of Airflow 3.4 it no longer is.
 PASSES_SIGTERM_ON = Version(airflow.sdk.__version__).release < (1, 4)
+
+
+class NotStarted(Exception):
+    """Airflow never answered the request to start: what happened, in words, and ``start.to_line``."""
 
 
 @attrs.define(kw_only=True)
@@ -53,6 +67,18 @@ class Supervised(supervisor.ActivitySubprocess):
     #: Measures the container; None where that can't be done.
     measures: ClassVar[gauge.Gauge | None] = None
     _stopped: bool = attrs.field(default=False, init=False)
+
+    def _on_child_started(self, **given: Any) -> None:
+        """Raises ``NotStarted`` where nobody answered: the task's process did nothing, and is gone."""
+        try:
+            super()._on_child_started(**given)
+        except httpx.HTTPError as error:
+            if not is_unanswered(error):
+                raise
+            words = f"{UNANSWERED}: {type(error).__name__}: {error}"[:WORDS_MAX]
+            self.process_log.error("The task was not started; the executor says what follows", reason=words)
+            host = get_hostname()  # type: ignore[no-untyped-call]
+            raise NotStarted(words, start.to_line(host)) from error
 
     def _monitor_subprocess(self) -> None:
         """As ever, but the signal that ``wait`` has just begun to pass on is noted as well."""
@@ -90,16 +116,38 @@ class Supervised(supervisor.ActivitySubprocess):
         return signal.SIGKILL if self._exit_code == -signal.SIGKILL else None
 
 
+def is_unanswered(error: httpx.HTTPError) -> bool:
+    """Whether the server said neither yes nor no; what else it says (4xx) is an answer."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.is_server_error
+    return isinstance(error, httpx.RequestError)
+
+
 def main() -> None:
     """Do what the stock entry point does with these arguments; end as killed if a report was withheld."""
     Supervised.measures = gauge.own_gauge(gauge.MESSAGE, gauge.CGROUPS)
     # Where a task is started, the class is looked up in its module.
     supervisor.ActivitySubprocess = Supervised  # type: ignore[misc]
-    execute_workload.main()  # type: ignore[no-untyped-call]
+    try:
+        execute_workload.main()  # type: ignore[no-untyped-call]
+    except NotStarted as error:
+        log.exception("The task was not started")
+        leave_line(error)
+        sys.exit(start.EXIT_CODE)
     if Supervised.died_of is not None:
         sys.exit(128 + Supervised.died_of)
     if Supervised.measures:
         tell(Supervised.measures)
+
+
+def leave_line(error: NotStarted) -> None:
+    """Say by what name it asked; a pod that can't say it has failed like any other."""
+    words, line = error.args
+    try:
+        with gauge.MESSAGE.open("a") as message:
+            message.write(f"\n{words}\n{line}\n")
+    except OSError as failed:
+        log.warning("That the task never started can't be told", error=str(failed))
 
 
 def tell(measured: gauge.Gauge) -> None:

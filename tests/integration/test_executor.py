@@ -262,17 +262,18 @@ class Deaths:
         rig.side.serialize(celery=0, kubernetes=1, retries=retries)
         rig.side.trigger()
 
-    def die(self, diagnosis: Diagnosis) -> str:
+    def die(self, diagnosis: Diagnosis, asked_as: str | None = None) -> str:
         """Run the next try until it dies so; the task's state after that."""
         self._until("queued")
         [flight] = self.rig.executor.controller.inflight
         self.rig.sql(
             "update task_instance set state = 'running', start_date = now(), end_date = null,"
-            " retry_reason = null, last_heartbeat_at = now() where external_executor_id = :a",
+            " hostname = 'pod-1', retry_reason = null, last_heartbeat_at = now()"
+            " where external_executor_id = :a",
             a=flight.attempt.id,
         )
         self.rig.worlds[KUBERNETES].start(flight.id)
-        self.rig.worlds[KUBERNETES].end(flight.id, How.FAILED, diagnosis)
+        self.rig.worlds[KUBERNETES].end(flight.id, How.FAILED, diagnosis, asked_as=asked_as)
         self.rig.loops(1)
         return self.state()
 
@@ -305,6 +306,14 @@ def test_a_death_that_the_route_forgives_leaves_a_task_all_its_retries_af45184(d
     assert deaths.die(EVICTED) == "up_for_retry"
     assert [deaths.die(own) for _ in range(retries)] == ["up_for_retry"] * retries
     assert deaths.die(own) == "failed"
+
+
+def test_a_start_that_airflow_noted_and_never_answered_leaves_a_task_all_its_retries(deaths):
+    deaths = deaths(1)
+    unanswered = Diagnosis(reason=Reason.NOT_STARTED, message="ReadTimeout")
+    own = Diagnosis(reason=Reason.ERROR, message="exit code 1")
+    assert [deaths.die(unanswered, "pod-1") for _ in range(2)] == ["up_for_retry"] * 2
+    assert [deaths.die(own), deaths.die(own)] == ["up_for_retry", "failed"]
 
 
 def test_deaths_are_forgiven_up_to_the_routes_limit_and_both_tries_say_why(deaths):

@@ -16,6 +16,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
+from hybrid_executor.model import start
 from hybrid_executor.model.resources import from_line
 from hybrid_executor.worker.task import PASSES_SIGTERM_ON
 from tests.fixtures.kube import until
@@ -84,6 +85,10 @@ class Api:
     server: ThreadingHTTPServer = field(init=False)
     states: list[str] = field(default_factory=list)
     retries: bool = False
+    #: The answer to a request to start, where it is not leave to: a status, or None for silence.
+    start: int | None = 200
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         api = self
@@ -91,6 +96,10 @@ class Api:
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if api.start != 200 and self.path.endswith(f"{TASK}/run"):
+                    api.asked.append(json.loads(body))
+                    self.refuse(api.start)
+                    return
                 answer = api.answer(self.path, json.loads(body or "{}") if "{" in str(body) else {})
                 data = json.dumps(answer).encode() if answer is not None else b""
                 self.send_response(200 if data else 204)
@@ -98,6 +107,17 @@ class Api:
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
+
+            def refuse(self, status: int | None) -> None:
+                if status is None:
+                    api.over.wait(60)
+                    self.close_connection = True
+                    return
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815
 
@@ -148,7 +168,15 @@ class Pod:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": api.url,
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
+            "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
         }
+        if api.start != 200:
+            environment |= {
+                "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "1",
+                "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "2",
+                "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MIN": "0.1",
+                "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "0.1",
+            }
         argv = [sys.executable, "-c", IN_A_CONTAINER, "--json-string", json.dumps(workload)]
         self.message = folder / "message"
         self.message.write_text("of the task's own\n")
@@ -200,17 +228,18 @@ class Pod:
 def api() -> Iterator[Api]:
     api = Api()
     yield api
+    api.over.set()
     api.server.shutdown()
     api.server.server_close()
 
 
 @pytest.fixture
-def start(tmp_path: Path, api: Api) -> Iterator[Callable[[str], Pod]]:
+def begin(tmp_path: Path, api: Api) -> Iterator[Callable[[str], Pod]]:
+    """A pod whose task may or may not run."""
     pods: list[Pod] = []
 
     def make(task_id: str) -> Pod:
         pods.append(Pod(tmp_path, api, task_id))
-        pods[-1].until_running()
         return pods[-1]
 
     yield make
@@ -222,13 +251,25 @@ def start(tmp_path: Path, api: Api) -> Iterator[Callable[[str], Pod]]:
             pod.process.wait()
 
 
+@pytest.fixture
+def run(begin: Callable[[str], Pod]) -> Callable[[str], Pod]:
+    """A pod whose task runs."""
+
+    def make(task_id: str) -> Pod:
+        pod = begin(task_id)
+        pod.until_running()
+        return pod
+
+    return make
+
+
 @pytest.mark.skipif(not PASSES_SIGTERM_ON, reason="since Airflow 3.4 no task hears of a SIGTERM")
 @pytest.mark.parametrize(("task_id", "retries"), [("bash", False), ("fail", True)])
 def test_a_failure_after_a_sigterm_is_left_to_the_executor(
-    api: Api, start: Callable[[str], Pod], task_id: str, retries: bool
+    api: Api, run: Callable[[str], Pod], task_id: str, retries: bool
 ) -> None:
     api.retries = retries
-    pod = start(task_id)
+    pod = run(task_id)
     pod.stop()
     pod.go()
     assert pod.exit_code() == 128 + signal.SIGTERM, pod.output
@@ -238,10 +279,10 @@ def test_a_failure_after_a_sigterm_is_left_to_the_executor(
 
 @pytest.mark.skipif(PASSES_SIGTERM_ON, reason="before Airflow 3.4 the task hears of a SIGTERM")
 def test_a_failure_after_a_sigterm_that_its_task_did_not_hear_is_its_own(
-    api: Api, start: Callable[[str], Pod]
+    api: Api, run: Callable[[str], Pod]
 ) -> None:
     api.retries = True
-    pod = start("fail")
+    pod = run("fail")
     pod.stop()
     pod.go()
     assert pod.exit_code() == 0, pod.output
@@ -252,25 +293,25 @@ def test_a_failure_after_a_sigterm_that_its_task_did_not_hear_is_its_own(
     ("task_id", "state"), [("succeed", "success"), ("skip", "skipped"), ("defer", "deferred")]
 )
 def test_what_is_no_failure_is_reported_after_a_sigterm_as_well(
-    api: Api, start: Callable[[str], Pod], task_id: str, state: str
+    api: Api, run: Callable[[str], Pod], task_id: str, state: str
 ) -> None:
-    pod = start(task_id)
+    pod = run(task_id)
     pod.stop()
     pod.go()
     assert pod.exit_code() == 0, pod.output
     assert api.states == [state]
 
 
-def test_a_failure_that_nobody_asked_for_is_the_tasks_own(api: Api, start: Callable[[str], Pod]) -> None:
+def test_a_failure_that_nobody_asked_for_is_the_tasks_own(api: Api, run: Callable[[str], Pod]) -> None:
     api.retries = True
-    pod = start("fail")
+    pod = run("fail")
     pod.go()
     assert pod.exit_code() == 0, pod.output
     assert api.states == ["up_for_retry"]
 
 
-def test_a_task_that_the_kernel_killed_is_left_to_the_executor(api: Api, start: Callable[[str], Pod]) -> None:
-    pod = start("succeed")
+def test_a_task_that_the_kernel_killed_is_left_to_the_executor(api: Api, run: Callable[[str], Pod]) -> None:
+    pod = run("succeed")
     pod.kill_task()
     assert pod.exit_code() == 128 + signal.SIGKILL, pod.output
     assert api.states == []
@@ -279,9 +320,9 @@ def test_a_task_that_the_kernel_killed_is_left_to_the_executor(api: Api, start: 
 
 @pytest.mark.parametrize("task_id", ["succeed", "fail"])
 def test_a_process_that_ends_well_leaves_what_its_container_took(
-    api: Api, start: Callable[[str], Pod], task_id: str
+    api: Api, run: Callable[[str], Pod], task_id: str
 ) -> None:
-    pod = start(task_id)
+    pod = run(task_id)
     pod.go()
     assert pod.exit_code() == 0, pod.output
     own, line = pod.message.read_text().splitlines()
@@ -292,3 +333,27 @@ def test_a_process_that_ends_well_leaves_what_its_container_took(
     assert used.cpu_used_s == 2.5
     assert 0 < (used.cpu_peak_m or 0) <= 2500
     assert len(api.states) == 1
+
+
+@pytest.mark.parametrize("answer", [None, 503])
+def test_a_pod_that_airflow_never_let_start_says_so_and_has_run_nothing(
+    api: Api, begin: Callable[[str], Pod], answer: int | None
+) -> None:
+    api.start = answer
+    pod = begin("succeed")
+    assert pod.exit_code() == start.EXIT_CODE, pod.output
+    *_, words, line = pod.message.read_text().splitlines()
+    assert "did not answer its request to start" in words
+    assert len(api.asked) == 2
+    assert {start.from_line(line)} == {asked["hostname"] for asked in api.asked}
+    assert api.states == []
+    assert not (pod.folder / "runs").exists()
+    assert "The task was not started" in pod.log
+
+
+def test_a_pod_whose_start_airflow_refuses_fails_as_ever(api: Api, begin: Callable[[str], Pod]) -> None:
+    api.start = 409
+    pod = begin("succeed")
+    assert pod.exit_code() == 1, pod.output
+    assert pod.message.read_text() == "of the task's own\n"
+    assert len(api.asked) == 1

@@ -11,7 +11,7 @@ from hybrid_executor.backends.memory import MemoryBackend
 from hybrid_executor.comparison import LINGER_S
 from hybrid_executor.controller import PAYLOADS_AT_ONCE
 from hybrid_executor.inflight import Flight, Inflight
-from hybrid_executor.lifecycle import Phase, restart_text
+from hybrid_executor.lifecycle import Phase, Policy, restart_text
 from hybrid_executor.model.attempt import Submission, SubmissionId, TaskAddress
 from hybrid_executor.model.observation import Accepted, Diagnosis, How, Waiting
 from hybrid_executor.model.reason import Reason
@@ -607,6 +607,23 @@ def test_a_death_that_the_route_forgives_makes_airflow_run_the_task_again(rig: R
     (record,) = rig.ledger.records
     assert (record.outcome, record.reason) == (Outcome.RESTARTED, Reason.EVICTED)
     assert [event for _, event, _ in rig.heard.notes] == ["hybrid executor: runs again"]
+
+
+UNANSWERED = Diagnosis(reason=Reason.NOT_STARTED, message="ReadTimeout", exit_code=75)
+
+
+def test_a_start_that_airflow_noted_and_never_answered_is_made_again_up_to_the_limit(rig: Rig):
+    """Also on a route that forgives nothing of a running task."""
+    outcomes, limit = [], Policy().submission_limit
+    for number in range(1, limit + 1):
+        flight = forgiving(rig, try_number=number)
+        flight.attempt = replace(flight.attempt, route=replace(flight.attempt.route, retry_on=frozenset()))
+        rig.row(flight).host = "pod-1"
+        rig.worlds[KUBERNETES].end(flight.id, How.FAILED, UNANSWERED, asked_as="pod-1")
+        rig.steps()
+        outcomes.append(rig.ledger.find([flight.attempt.id])[flight.attempt.id].outcome)
+    assert outcomes == [Outcome.RESTARTED] * (limit - 1) + [Outcome.FAILED]
+    assert [event for _, event in rig.heard.events] == ["restarted"] * (limit - 1) + ["failed"]
 
 
 def test_deaths_are_forgiven_up_to_the_limit_in_a_row(rig: Rig):

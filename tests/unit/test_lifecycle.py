@@ -74,7 +74,13 @@ observations = st.one_of(
     ),
     st.builds(Rejected, submissions, st.builds(Diagnosis, reason=st.sampled_from(Reason))),
     st.builds(Started, submissions, st.text(max_size=5)),
-    st.builds(Ended, submissions, st.sampled_from(How), diagnoses),
+    st.builds(
+        Ended,
+        submissions,
+        st.sampled_from(How),
+        diagnoses,
+        asked_as=st.sampled_from([None, "pod-1", "pod-2"]),
+    ),
 )
 views = st.builds(
     AttemptView,
@@ -93,6 +99,7 @@ witnesses = st.none() | st.builds(
     Witness,
     state=st.sampled_from(STATES),
     attempt_id=st.sampled_from([ID, "another", None]),
+    host=st.sampled_from([None, "pod-1", "pod-2"]),
     retry_reason=st.sampled_from([None, "a policy's", "hybrid executor: Evicted: node drained"]),
 )
 
@@ -237,8 +244,12 @@ def test_only_a_running_task_of_this_attempt_is_made_to_run_again(view, observat
             assert witness.retry_reason.startswith("hybrid executor: ")
         else:
             assert witness.state == "running"
-            assert decision.diagnosis.reason in view.retry_on
-            assert view.restarts < view.retry_limit
+            if observation.asked_as is not None:
+                assert witness.host == observation.asked_as
+                assert view.restarts + view.number < POLICY.submission_limit
+            else:
+                assert decision.diagnosis.reason in view.retry_on
+                assert view.restarts < view.retry_limit
 
 
 EVICTED = Diagnosis(reason=Reason.EVICTED, message="the node was low on memory")
@@ -259,6 +270,37 @@ def test_a_death_is_forgiven_only_so_many_times_in_a_row():
     assert isinstance(decision, Fail)
     assert decision.diagnosis.reason is Reason.EVICTED
     assert "retry_limit" in decision.diagnosis.message
+
+
+UNANSWERED = Diagnosis(reason=Reason.NOT_STARTED, message="ReadTimeout", exit_code=75)
+
+
+def unanswered(asked_as: str = "pod-1") -> Ended:
+    """A process that asked Airflow for leave to start, by that host name, and heard nothing."""
+    return replace(ended(How.FAILED, UNANSWERED), asked_as=asked_as)
+
+
+def test_a_start_that_airflow_noted_and_never_answered_costs_no_retry_whatever_the_route_says():
+    noted = replace(witness("running"), host="pod-1")
+    assert decide(view(), unanswered(), noted, POLICY) == Restart(UNANSWERED, 1.0)
+    assert decide(replace(view(), restarts=1), unanswered(), noted, POLICY) == Restart(UNANSWERED, 2.0)
+
+
+def test_a_start_that_airflow_never_noted_is_sent_again_as_any_death_before_the_start():
+    assert decide(view(), unanswered(), witness("queued"), POLICY) == Resubmit(1.0, UNANSWERED)
+
+
+def test_starts_are_asked_for_in_vain_only_so_many_times_in_a_row():
+    noted = replace(witness("running"), host="pod-1")
+    decision = decide(replace(view(), restarts=2), unanswered(), noted, POLICY)
+    assert isinstance(decision, Fail)
+    assert decision.diagnosis.reason is Reason.NOT_STARTED
+    assert "ended 3 times" in decision.diagnosis.message
+
+
+def test_a_task_that_another_process_runs_is_not_run_again_by_one_that_was_never_let_start():
+    elsewhere = replace(witness("running"), host="pod-2")
+    assert decide(view(), unanswered(), elsewhere, POLICY) == Advance(Phase.STARTED)
 
 
 def test_what_a_killed_scheduler_had_prepared_to_run_again_is_gone_on_with():

@@ -33,6 +33,7 @@ from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.errors import BrokerUnavailable
 from hybrid_executor.model.observation import Diagnosis, Ended, How, Started
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.model.start import from_line
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def observation(submission: SubmissionId, result: Result) -> Started | Ended | N
         case states.SUCCESS:
             return Ended(submission, How.SUCCEEDED)
         case states.FAILURE:
-            return Ended(submission, How.FAILED, diagnosis(result.value))
+            return Ended(submission, How.FAILED, diagnosis(result.value), asked_as=_asked_as(result.value))
         case _:
             return None
 
@@ -83,11 +84,29 @@ def _worker(value: Any) -> str:
 
 def diagnosis(error: Any) -> Diagnosis:
     """Type and text of a stored exception: a dictionary (JSON) or the exception itself (pickle)."""
+    if _asked_as(error):
+        return Diagnosis(reason=Reason.NOT_STARTED, message=redacted(str(_words(error)[0])))
     name, text = _name_and_text(error)
     reason = Reason.WORKER_LOST if name.rpartition(".")[2] in LOST_WORKER else Reason.ERROR
     if reason is Reason.WORKER_LOST and ("signal 9" in text or "SIGKILL" in text):
         text = text.rstrip(". ") + KILLED
     return Diagnosis(reason=reason, message=redacted(f"{name}: {text}" if text else name))
+
+
+def _asked_as(error: Any) -> str | None:
+    """By what host name a process asked in vain for leave to start; None of any other error."""
+    # Behind what is for people to read: ``worker.task.NotStarted``.
+    match _words(error):
+        case [_, str(line)]:
+            return from_line(line)
+        case _:
+            return None
+
+
+def _words(error: Any) -> Sequence[Any]:
+    """What an exception was made from."""
+    words = error.get("exc_message") if isinstance(error, Mapping) else getattr(error, "args", None)
+    return words if isinstance(words, list | tuple) else ()
 
 
 def _name_and_text(error: Any) -> tuple[str, str]:

@@ -95,6 +95,8 @@ class Known:
     released: bool = False
     #: What its task's container asked for, and took.
     resources: Resources | None = None
+    #: By what host name its process asked in vain for leave to start.
+    asked_as: str | None = None
     end: Ended | None = None
 
     @property
@@ -318,6 +320,7 @@ class Book:
 
     def _follow(self, known: Known, view: PodView, pod: Pod) -> None:
         known.is_outlived, known.resources = view.is_outlived, view.resources
+        known.asked_as = view.asked_as
         if view.started and known.lacks_workload:
             # Whatever the answer to its Secret was: it has it.
             self._accept(known)
@@ -364,7 +367,7 @@ class Book:
         elif known.condemned:
             known.end = _end_of_condemned(known.id, known.condemned)
         else:
-            known.end = Ended(known.id, how, diagnosis, resources=known.resources)
+            known.end = Ended(known.id, how, diagnosis, resources=known.resources, asked_as=known.asked_as)
         self._say(known.end)
         if known.released:
             self._order(Order.DISPOSE, known)

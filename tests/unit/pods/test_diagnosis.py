@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_executor.model import start
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_OWNER, LABEL_SUBMISSION
@@ -188,6 +189,36 @@ def test_a_failed_pod_says_why(
     assert view.diagnosis is not None
     assert (view.diagnosis.reason, view.diagnosis.exit_code) == (reason, code)
     assert said in view.diagnosis.message
+
+
+IN_VAIN = f"Airflow did not answer: ReadTimeout\n{start.to_line('10.1.2.3')}\n"
+
+
+def test_a_pod_that_was_never_let_start_says_so_and_by_what_name_it_asked() -> None:
+    view = observe(pod("Failed", containerStatuses=ended(start.EXIT_CODE, "Error", IN_VAIN)))
+    assert view.asked_as == "10.1.2.3"
+    assert view.diagnosis is not None
+    assert view.diagnosis.reason is Reason.NOT_STARTED
+    assert view.diagnosis.message == "the task was not started: Airflow did not answer: ReadTimeout"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (1, IN_VAIN),
+        (start.EXIT_CODE, None),
+        (start.EXIT_CODE, "the program's own exit code"),
+        (start.EXIT_CODE, IN_VAIN[:-5]),
+        (start.EXIT_CODE, start.MARK + "7"),
+    ],
+)
+def test_neither_an_exit_code_nor_a_line_alone_says_that_a_task_never_started(
+    code: int, message: str | None
+) -> None:
+    view = observe(pod("Failed", containerStatuses=ended(code, "Error", message)))
+    assert view.asked_as is None
+    assert view.diagnosis is not None
+    assert view.diagnosis.reason is Reason.ERROR
 
 
 @pytest.mark.parametrize("code", [0, 3])
