@@ -46,14 +46,12 @@
 {{- end }}
 
 {{- define "hybrid.namespaces" -}}
-{{- /* Where task pods may run: a list. */ -}}
-{{- $all := list (include "hybrid.taskNamespace" .) }}
+{{- /* Two lists: where task pods may run, and with the pools' pods, which are in the release's own. */ -}}
+{{- $tasks := list (include "hybrid.taskNamespace" .) }}
 {{- range .Values.routing.routes }}
-{{- if and .namespace (not .cluster) }}{{ $all = append $all .namespace }}{{ end }}
+{{- if and .namespace (not .cluster) }}{{ $tasks = append $tasks .namespace }}{{ end }}
 {{- end }}
-{{- /* The executor watches the pools' pods as well. */ -}}
-{{- $all = append $all .Release.Namespace }}
-{{- toYaml (dict "all" (uniq $all)) }}
+{{- toYaml (dict "tasks" (uniq $tasks) "all" (append $tasks .Release.Namespace | uniq)) }}
 {{- end }}
 
 {{- define "hybrid.check" -}}
@@ -137,7 +135,7 @@ metrics:
 {{- end }}
 
 {{- define "hybrid.config.components" -}}
-{{- $namespaces := (include "hybrid.namespaces" . | fromYaml).all }}
+{{- $namespaces := (include "hybrid.namespaces" . | fromYaml).tasks }}
 core:
   simple_auth_manager_users: {{ .Values.airflow.simpleAuth | quote }}
   simple_auth_manager_passwords_file: /tmp/airflow/passwords.json

@@ -9,6 +9,12 @@
   verbs: [create, update]
 {{- end }}
 
+{{- define "hybrid.rules.pools" -}}
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch, patch]
+{{- end }}
+
 {{- define "hybrid.rules.apiServer" -}}
 - apiGroups: [""]
   resources: [pods]
@@ -35,8 +41,9 @@
 
 {{- define "hybrid.grants" -}}
 {{- /* Every Role and its binding, as a list: name, namespace, rules, component, account. */ -}}
+{{- $namespaces := include "hybrid.namespaces" . | fromYaml }}
 grants:
-  {{- range (include "hybrid.namespaces" . | fromYaml).all }}
+  {{- range $namespaces.tasks }}
   - name: {{ include "hybrid.name" (list $ "scheduler") }}
     namespace: {{ . }}
     component: scheduler
@@ -49,6 +56,15 @@ grants:
     account: {{ include "hybrid.name.serviceAccount" (list $ "api-server" $.Values.apiServer.serviceAccount) }}
     rules:
       {{- include "hybrid.rules.apiServer" $ | nindent 6 }}
+  {{- end }}
+  {{- if not (has .Release.Namespace $namespaces.tasks) }}
+  {{- /* No more than that where the Secrets of Airflow itself are. */}}
+  - name: {{ include "hybrid.name" (list . "pools") }}
+    namespace: {{ .Release.Namespace }}
+    component: scheduler
+    account: {{ include "hybrid.name.serviceAccount" (list . "scheduler" .Values.scheduler.serviceAccount) }}
+    rules:
+      {{- include "hybrid.rules.pools" . | nindent 6 }}
   {{- end }}
   {{- with .Values.workers.podStarter }}
   - name: {{ include "hybrid.name" (list $ "pod-starter") }}

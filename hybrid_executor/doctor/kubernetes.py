@@ -49,7 +49,7 @@ def cluster(settings: Settings, config: KubernetesConfig) -> Iterator[Finding]:
         yield Finding(f"cluster view{of}", f"{what}; {remedy}")
     if apart := workers_apart(config):
         what = f"not allowed: {', '.join(lacking.for_workers)}"
-        remedy = "bind workers/rbac/scheduler-role.yaml there, or correct [hybrid_executor] workers_namespace"
+        remedy = "bind workers/rbac/pools-role.yaml there, or correct [hybrid_executor] workers_namespace"
         problem = f"{what}; {remedy}" if lacking.for_workers else None
         yield Finding(f"Kubernetes permissions for pools of workers in {apart}", problem)
     for scope, verbs in lacking.for_pods.items():

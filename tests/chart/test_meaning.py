@@ -259,17 +259,43 @@ def test_workers_may_run_what_the_first_try_needs_without_any_right(helm: Helm) 
     assert bound == {"airflow-scheduler", "airflow-api-server"}
 
 
-def test_rights_are_given_where_task_pods_run(helm: Helm) -> None:
-    objects = helm.objects(NAMESPACES)
-    given = {
-        (each["metadata"]["name"], each["metadata"]["namespace"])
-        for each in objects
-        if each["kind"] == "Role"
+def roles(objects: list[Manifest]) -> set[tuple[str, str]]:
+    """Name and namespace of each; every one is bound there."""
+    found = {
+        kind: {
+            (each["metadata"]["name"], each["metadata"]["namespace"])
+            for each in objects
+            if each["kind"] == kind
+        }
+        for kind in ("Role", "RoleBinding")
     }
-    for namespace in ("tasks", "research", "data"):
-        assert {("flow-scheduler", namespace), ("flow-api-server", namespace)} <= given
-    assert ("flow-pod-starter", "started") in given
-    assert data(objects, "flow-config")["AIRFLOW__KUBERNETES_EXECUTOR__MULTI_NAMESPACE_MODE"] == "True"
+    assert found["Role"] == found["RoleBinding"]
+    return found["Role"]
+
+
+def test_rights_are_given_where_task_pods_run_and_beside_airflows_secrets_only_those_over_pools(
+    helm: Helm,
+) -> None:
+    objects = helm.objects(NAMESPACES)
+    wanted = {
+        (f"flow-{account}", where)
+        for account in ("scheduler", "api-server")
+        for where in ("tasks", "research")
+    }
+    wanted |= {("flow-pod-starter", "started"), ("flow-pools", "data"), ("flow-secrets", "data")}
+    assert roles(objects) == wanted
+    settings = data(objects, "flow-config")
+    watched = settings["AIRFLOW__KUBERNETES_EXECUTOR__MULTI_NAMESPACE_MODE_NAMESPACE_LIST"]
+    assert settings["AIRFLOW__KUBERNETES_EXECUTOR__MULTI_NAMESPACE_MODE"] == "True"
+    assert watched.split(",") == ["tasks", "research"]
+    assert settings["AIRFLOW__HYBRID_EXECUTOR__WORKERS_NAMESPACE"] == "data"
+
+
+def test_a_route_into_the_releases_namespace_gives_the_rights_for_it_there(helm: Helm) -> None:
+    routing = {"routes": [{"queue": "near", "backend": "kubernetes", "namespace": "data"}]}
+    given = roles(helm.objects(values=least(routing=routing, taskPods={"namespace": "tasks"})))
+    assert {("airflow-scheduler", "data"), ("airflow-scheduler", "tasks")} <= given
+    assert ("airflow-pools", "data") not in given
 
 
 def test_a_users_setting_goes_before_the_charts(helm: Helm) -> None:

@@ -271,6 +271,7 @@ def test_roles_are_those_that_were_found_by_running(helm: Helm) -> None:
             given[one["metadata"]["name"].split("-", 1)[1]] = one["rules"]
     for file, name in (
         ("scheduler-role", "scheduler"),
+        ("pools-role", "pools"),
         ("api-server-role", "api-server"),
         ("pod-starter-role", "pod-starter"),
         ("cluster-view-clusterrole", "cluster-view"),

@@ -7,19 +7,30 @@ from pathlib import Path
 import pytest
 
 from hybrid_executor.backends.celery.config import CeleryConfig
-from hybrid_executor.backends.kubernetes.permissions import NEEDED, NEEDED_FOR_LOGS, Permissions
+from hybrid_executor.backends.kubernetes.permissions import (
+    NEEDED,
+    NEEDED_FOR_LOGS,
+    NEEDED_FOR_WORKERS,
+    Permissions,
+)
 from hybrid_executor.doctor import kubernetes
 from hybrid_executor.model.observation import Accepted, Ended, How, Rejected, Started
 from hybrid_executor.model.reason import Reason
+from hybrid_executor.naming import LABEL_DEPLOYMENT, LABEL_POOL
 from hybrid_executor.settings import Settings
 from tests.cluster.access import RBAC
-from tests.cluster.audit import Audit
+from tests.cluster.audit import Audit, asked
 from tests.cluster.backend import QUICK, ROLES, ClusterHarness, HarnessMaker, Sender, role_rules
 from tests.cluster.fixture import StartPlane
 from tests.cluster.plane import ControlPlane
 from tests.cluster.runner_node import RunnerNode
 from tests.contract.backend_suite import Fate
+from tests.fixtures.helm import CHART, Helm
 from tests.fixtures.kube import until
+
+NAMESPACES = CHART / "ci" / "namespaces-values.yaml"
+#: A worker that does nothing.
+IDLE = {"name": "worker", "image": "none", "command": ["sh", "-c", "sleep 600"]}
 
 
 def live(harness: ClusterHarness) -> None:
@@ -72,6 +83,50 @@ def test_every_right_of_the_roles_is_used_and_none_is_missing(
         until(lambda: backend.log(blocked.attempt.id) == ["hi"], "the log could not be read")
         assert audit.denied("log-reader") == set()
         assert audit.used("log-reader") == set(NEEDED_FOR_LOGS)
+
+
+def test_the_charts_roles_are_enough_and_not_too_much_where_task_pods_run_away_from_airflow(
+    start_plane: StartPlane, start_harness: HarnessMaker, helm: Helm, tmp_path: Path
+) -> None:
+    """Airflow and its pools in one namespace, beside its Secrets; task pods in another."""
+    audit, name = Audit(tmp_path, ["pods", "pods/*", "secrets"]), "system:serviceaccount:data:flow-scheduler"
+    plane = start_plane(apiserver_flags=audit.flags)
+    objects = helm.objects(NAMESPACES, namespace="data")
+    for namespace in {one["metadata"]["namespace"] for one in objects if one["kind"] == "Role"}:
+        plane.make_namespace(namespace)
+    plane.apply(*(one for one in objects if one["kind"] in {"ServiceAccount", "Role", "RoleBinding"}))
+    account = plane.account_kubeconfig("flow-scheduler", "data")
+    with RunnerNode.started(plane, options=QUICK):
+        harness = start_harness(plane, "tasks", kubeconfig=account, workers_namespace="data")
+        live(harness)
+        workers = harness.backend.workers
+        assert workers is not None
+        labels = {LABEL_POOL: "light", LABEL_DEPLOYMENT: harness.config.deployment}
+        worker = {"metadata": {"name": "worker", "labels": labels}, "spec": {"containers": [IDLE]}}
+        code, answer = plane.request("POST", "/api/v1/namespaces/data/pods", worker)
+        assert code == 201, answer
+
+        def cost() -> int | None:
+            pods = workers.pods or {}
+            return pods["worker"].deletion_cost if "worker" in pods else None
+
+        until(lambda: cost() is not None, "the worker is not seen")
+        workers.mark({"worker": 3})
+        until(lambda: cost() == 3, "its cost is not set")
+    assert audit.denied(name) == set()
+    used = {
+        namespace: {asked(event) for event in audit.of(name) if event["objectRef"]["namespace"] == namespace}
+        for namespace in ("tasks", "data")
+    }
+    assert used == {"tasks": set(NEEDED), "data": set(NEEDED_FOR_WORKERS)}
+    given = {
+        one["metadata"]["namespace"]: {
+            (verb, kind, "") for rule in one["rules"] for kind in rule["resources"] for verb in rule["verbs"]
+        }
+        for one in objects
+        if one["kind"] == "Role" and one["metadata"]["name"] in {"flow-scheduler", "flow-pools"}
+    }
+    assert {namespace: given[namespace] for namespace in used} == used
 
 
 @pytest.mark.parametrize("lacking", [None, *(f"{verb} {kind}" for verb, kind, _ in NEEDED)])
@@ -129,7 +184,7 @@ def test_the_doctor_asks_for_rights_over_pools_that_are_in_a_namespace_of_their_
         finding.check: finding.problem for finding in kubernetes.cluster(settings, config) if finding.problem
     }
     check = f"Kubernetes permissions for pools of workers in {workers}"
-    remedy = "bind workers/rbac/scheduler-role.yaml there, or correct [hybrid_executor] workers_namespace"
+    remedy = "bind workers/rbac/pools-role.yaml there, or correct [hybrid_executor] workers_namespace"
     lacks = {} if "patch" in verbs else {check: f"not allowed: patch pods; {remedy}"}
     assert problems == lacks
 
