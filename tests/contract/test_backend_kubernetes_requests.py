@@ -142,18 +142,26 @@ def test_two_schedulers_take_what_a_third_left_once_and_never_from_each_other_af
         backend.sweep(live)
     ends = [o.submission for o in ends_of(pair, {s.id for s in sent})]
     assert set(ends) == {s.id for s in sent}
+    until(lambda: kube.count("list") >= 2, "one of them never looked")
     taken = []
     for _ in range(5):
         lists = kube.count("list")
         for backend in pair:
             backend.sweep(live)
+        # Who looks again has begun all that it found before.
         until(lambda before=lists: kube.count("list") >= before + 2, "nobody looked")
-        # Who looks again is done with what it found before.
+        until(lambda: not any(is_at_work(backend) for backend in pair), "what was found is never done")
         taken.append(kube.count("patch"))
     # Both may have listed a pod before the other's label stood on it: once, and never again.
     assert len(sent) <= taken[0] <= 2 * len(sent)
     assert set(taken) == {taken[0]}
     assert kube.count("delete") == 0, "nothing goes before its end is recorded"
+
+
+def is_at_work(backend: KubernetesBackend) -> bool:
+    """Whether something that was found is still to be taken over, deleted or disposed of."""
+    clusters = backend._clusters
+    return clusters is not None and any(session.upkeep._tasks for session in clusters.sessions.values())
 
 
 def ends_of(backends: list[KubernetesBackend], wanted: set[SubmissionId]) -> list[Ended]:
