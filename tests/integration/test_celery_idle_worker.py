@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,18 @@ from typing import Any
 import pytest
 import redis
 
+from hybrid_executor.backends.celery import workers
 from hybrid_executor.backends.celery.backend import CeleryBackend
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.celery.workers import Look, Worker, WorkerWatch, idle
-from hybrid_executor.meter import IDLE_WORKERS, MISMATCHES, Meter
+from hybrid_executor.meter import IDLE_WORKERS, MISMATCHES, Drained, Meter, Metric
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.observation import Accepted, Ended, Observation, Started
 from tests.fixtures.celery import celery_app, celery_submission, light_worker
 
 CONFIG = CeleryConfig(poll_interval_s=0.2, workers_interval_s=0.5)
-PATIENCE_S = 40.0
+#: What a worker may need for its start on a busy machine.
+PATIENCE_S = 90.0
 
 
 class Scene:
@@ -29,6 +32,7 @@ class Scene:
         self.backend = CeleryBackend(CONFIG, lambda: celery_app(url, url), self.meter)
         self.backend.start()
         self.heard: list[Observation] = []
+        self._counts: Counter[Any] = Counter()
 
     def until(self, kind: type[Observation], submission: SubmissionId) -> None:
         def done() -> bool:
@@ -38,7 +42,17 @@ class Scene:
         until(done, f"{kind.__name__} was not heard of: {self.heard}")
 
     def idle(self) -> float:
-        return self.meter.drain().gauges[IDLE_WORKERS, ()]
+        return self._drained().gauges[IDLE_WORKERS, ()]
+
+    def counted(self, metric: Metric, *tags: str) -> int:
+        """Since the beginning."""
+        self._drained()
+        return self._counts[metric, tags]
+
+    def _drained(self) -> Drained:
+        drained = self.meter.drain()
+        self._counts.update(drained.counts)
+        return drained
 
 
 def until(done: Callable[[], bool], what: str) -> None:
@@ -57,9 +71,17 @@ def scene(valkey_url: str) -> Iterator[Scene]:
 
 def make_deaf(folder: Path, url: str) -> None:
     """The worker in this folder takes nothing from now on, and knows nothing of it."""
-    (folder / "deaf").touch()
+    told = folder / "deaf"
+    told.touch()
+    # Between two of its questions to the broker a worker that hears well waits for none.
+    until(lambda: not told.exists(), "the worker goes on listening")
     with redis.Redis.from_url(url) as client:
         until(lambda: not any("b" in c["flags"] for c in client.client_list()), "the worker goes on taking")
+
+
+def lines(caplog: pytest.LogCaptureFixture, words: str) -> int:
+    """How many lines of the log have these words."""
+    return sum(words in record.getMessage() for record in caplog.records)
 
 
 def run_one(scene: Scene) -> None:
@@ -69,8 +91,14 @@ def run_one(scene: Scene) -> None:
 
 
 def test_an_idle_worker_with_our_package_is_told_to_reconnect_and_takes_again_celery8030(
-    scene: Scene, valkey_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    scene: Scene,
+    valkey_url: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A worker of a busy machine answers late, and reconnects late.
+    monkeypatch.setattr(workers, "ANSWER_S", 4.0)
     ours = {"imports": ["hybrid_executor.worker.reconnect"]}
     with light_worker(valkey_url, valkey_url, tmp_path, **ours):
         run_one(scene)
@@ -86,20 +114,31 @@ def test_an_idle_worker_with_our_package_is_told_to_reconnect_and_takes_again_ce
 def test_an_idle_worker_without_our_package_is_reported_celery8030(
     scene: Scene, valkey_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, workers.__name__)
     with light_worker(valkey_url, valkey_url, tmp_path):
         run_one(scene)
         make_deaf(tmp_path, valkey_url)
         waiting = celery_submission()
         scene.backend.submit([waiting])
-        until(lambda: any("restart it" in r.getMessage() for r in caplog.records), "not reported")
-        drained = scene.meter.drain()
-        assert drained.gauges[IDLE_WORKERS, ()] == 1.0
-        assert drained.counts[MISMATCHES, ("celery", "WorkerIdle")] == 1
-        watch = WorkerWatch(celery_app(valkey_url, valkey_url), CONFIG, tuple, Meter())
-        ((name, queues),) = watch.find(0.5).items()  # as the doctor asks
+        until(lambda: lines(caplog, "restart it") > 0, "not reported")
+        until(lambda: scene.idle() == 1.0, "not shown")
+        found: list[tuple[str, Any]] = []
+
+        def doctor_finds() -> bool:
+            """Unless the worker answers too late, which it may on a busy machine."""
+            watch = WorkerWatch(celery_app(valkey_url, valkey_url), CONFIG, tuple, Meter())
+            found[:] = watch.find(0.5).items()
+            return bool(found)
+
+        until(doctor_finds, "not found")
+        ((name, queues),) = found
         assert (name.startswith("light-"), queues) == (True, {"default"})
         time.sleep(4 * CONFIG.workers_interval_s)  # it is not reported at each look
-    assert len([r for r in caplog.records if "restart it" in r.getMessage()]) == 1
+    scene.backend.stop(10.0)
+    # One that answered too late is taken for busy, and reported again when it is found again.
+    times = 1 + lines(caplog, "is no longer idle")
+    assert scene.counted(MISMATCHES, "celery", "WorkerIdle") == lines(caplog, "and takes nothing")
+    assert 1 <= lines(caplog, "restart it") <= lines(caplog, "and takes nothing") <= times
     assert any("it knows no command" in r.getMessage() for r in caplog.records)
     assert all(r.levelno < logging.ERROR or "restart it" in r.getMessage() for r in caplog.records)
 
