@@ -164,7 +164,7 @@ def pool(plane: ControlPlane, keda: Keda, namespace: str, work: Work) -> Iterato
     plane.apply(*objects(work.dsn, namespace))
     yield f"/apis/apps/v1/namespaces/{namespace}/deployments/light"
     # Its finalizer is the operator's to remove.
-    plane.kubectl("delete", "scaledobject", "light", here, "--timeout=30s")
+    plane.kubectl("delete", "scaledobject", "light", here, "--timeout=120s")
 
 
 def test_replicas_are_exact_at_every_edge_and_go_from_none_to_none(
@@ -234,7 +234,7 @@ def test_redis_gives_the_sum_of_the_queues_of_a_pool_and_the_last_worker_stays(
         assert store.write("3", "2", [item_change(end) for end in ends[1:]]) == []
         moves(plane, pool, 1, keda)
     finally:
-        plane.kubectl("delete", "scaledobject", "light", here, "--timeout=30s")
+        plane.kubectl("delete", "scaledobject", "light", here, "--timeout=120s")
 
 
 @pytest.mark.mariadb
@@ -267,4 +267,4 @@ def test_mysqls_trigger_and_connection_are_as_the_guide_says(
                     connection.execute(sa.text(row))
             moves(plane, pool, replicas, keda)
     finally:
-        plane.kubectl("delete", "scaledobject", "light", here, "--timeout=30s")
+        plane.kubectl("delete", "scaledobject", "light", here, "--timeout=120s")

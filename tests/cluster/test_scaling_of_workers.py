@@ -128,7 +128,7 @@ def test_a_burst_of_real_tasks_takes_a_pool_of_real_workers_from_none_to_many_an
             Path(os.environ.get("SCALING_CURVE", tmp_path / "curve.svg")).resolve(),
             "Tasks in flight and done, and workers wanted and running, from a burst to its end",
         )
-        plane.kubectl("delete", "scaledobject", "light", f"--namespace={stack.namespace}", "--timeout=30s")
+        plane.kubectl("delete", "scaledobject", "light", f"--namespace={stack.namespace}", "--timeout=120s")
     assert set(stack.wait_run("burst", run).values()) == {"success"}
     assert curve.most("workers_wanted") == WORKERS
     assert curve.most("workers") == WORKERS
