@@ -63,7 +63,7 @@ def test_flower_has_the_ledger_s_numbers_after_kills(scene: Scene) -> None:
             eventually(lambda: "STARTED" in {state for _, state in by_flower(scene, run).values()})
             and flower_workers(scene.stack).get(worker, {}).get("active")
         ),
-        60,
+        120,
         lambda: f"nothing runs by Flower: {by_flower(scene, run)} {flower_workers(scene.stack)}",
     )
     scene.stack.kill("scheduler", hold=True)
@@ -94,6 +94,6 @@ def test_flower_has_the_ledger_s_numbers_after_kills(scene: Scene) -> None:
     scene.stack.kill("flower")
     wait_until(
         lambda: eventually(lambda: by_flower(scene, run)) == expected,
-        60,
+        120,
         lambda: f"Flower after its own death: {by_flower(scene, run)}",
     )

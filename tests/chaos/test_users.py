@@ -13,7 +13,7 @@ KINDS = ("light", "heavy")
 def runs(scene: Scene) -> dict[str, str]:
     """An endless task on each backend, running: the run by the kind."""
     runs = {kind: scene.stack.trigger(f"endless_{kind}") for kind in KINDS}
-    wait_until(lambda: all(scene.lives(run, 1) for run in runs.values()), 40, lambda: "they do not run")
+    wait_until(lambda: all(scene.lives(run, 1) for run in runs.values()), 90, lambda: "they do not run")
     return runs
 
 
