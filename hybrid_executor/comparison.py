@@ -2,7 +2,7 @@
 
 ``compare`` looks at one attempt in flight and at what the metadata database
 says of its task instance, ``compare_row`` at one open row of the ledger for
-which nothing is in flight, ``lost`` at one answer of a backend. Each difference
+which nothing is in flight, ``contradicted`` at one end. Each difference
 has a name out of ``model.mismatch``; ``reconcile``, ``leftovers`` and
 ``controller`` carry out what follows. No I/O, no clock: durations are given.
 """
@@ -10,7 +10,7 @@ has a name out of ``model.mismatch``; ``reconcile``, ``leftovers`` and
 from dataclasses import dataclass
 from datetime import datetime
 
-from hybrid_executor.lifecycle import ENDED_BADLY, RUNNING, Witness
+from hybrid_executor.lifecycle import ENDED_BADLY, RUNNING, AttemptView, Witness, runs_elsewhere
 from hybrid_executor.model.attempt import BackendName, WorkloadKind
 from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Ended, How
@@ -157,10 +157,15 @@ def state_text(witness: Witness | None) -> str:
     return f"the task instance is {witness.state}" if witness else "the task instance is gone"
 
 
-def lost(end: Ended, backend: BackendName, witness: Witness | None) -> Mismatch | None:
-    """What it is called that a look-up found no trace of an attempt; None for any other end."""
+def contradicted(end: Ended, view: AttemptView, witness: Witness | None) -> Mismatch | None:
+    """What it is called that an end does not fit what else is known; None for an end that does.
+
+    A look-up finds no trace of an attempt, or the task runs and this was not its process.
+    """
+    if runs_elsewhere(view, witness):
+        return Mismatch.RUNS_ELSEWHERE
     if end.how is not How.ABSENT:
         return None
-    if backend is BackendName.KUBERNETES:
+    if view.backend is BackendName.KUBERNETES:
         return Mismatch.POD_LOST
     return Mismatch.RESULT_LOST if witness and witness.state == RUNNING else Mismatch.MESSAGE_LOST

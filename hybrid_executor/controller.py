@@ -21,13 +21,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hybrid_executor.attemptlog import AttemptLog
-from hybrid_executor.comparison import lost
+from hybrid_executor.comparison import contradicted
 from hybrid_executor.deletioncost import DeletionCosts
 from hybrid_executor.departures import Departures
 from hybrid_executor.inflight import Flight, Inflight
 from hybrid_executor.journal import Journal
 from hybrid_executor.lifecycle import (
     Advance,
+    AttemptView,
     Close,
     Decision,
     Fail,
@@ -50,6 +51,7 @@ from hybrid_executor.model.attempt import (
     Submission,
 )
 from hybrid_executor.model.errors import Unavailable
+from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Diagnosis, Ended, Observation, Rejected
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Change, Outcome, SubmissionRecord
@@ -243,14 +245,19 @@ class Controller:
             view = flight.view(restarts.get(address, 0) if restarts and address else 0)
             decision = decide(view, observation, witness, self._policy)
             if isinstance(observation, Ended) and not isinstance(decision, Ignore | Close):
-                self._note_loss(flight, observation, witness)
+                self._note_contradiction(flight, view, observation, witness)
             self._apply(flight, observation, decision)
         self._undecided.extend(self._reconciler.settle_strangers(strangers))
 
-    def _note_loss(self, flight: Flight, end: Ended, witness: Witness | None) -> None:
-        """A look-up that finds no trace contradicts the ledger, and has a name of its own."""
-        if mismatch := lost(end, flight.backend, witness):
-            self._listener.mismatched(flight.id, flight.backend, mismatch, "nothing of it was found")
+    def _note_contradiction(
+        self, flight: Flight, view: AttemptView, end: Ended, witness: Witness | None
+    ) -> None:
+        """An end that does not fit the ledger or Airflow's tables has a name of its own."""
+        if mismatch := contradicted(end, view, witness):
+            words = "nothing of it was found"
+            if mismatch is Mismatch.RUNS_ELSEWHERE and witness:
+                words = f"it has ended, and the task runs in {witness.host}"
+            self._listener.mismatched(flight.id, flight.backend, mismatch, words)
 
     def _note_unseen_start(self, flight: Flight, witness: Witness) -> None:
         """A process that ended between two looks of its backend was never seen to run; Airflow was told."""

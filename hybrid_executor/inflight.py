@@ -133,6 +133,7 @@ class Flight:
             retry_on=self.attempt.route.retry_on,
             retry_limit=self.attempt.route.retry_limit,
             restarts=restarts,
+            address=self.attempt.address,
         )
 
 

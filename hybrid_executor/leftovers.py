@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from hybrid_executor.comparison import gone_on, outcome_of, state_text
 from hybrid_executor.inflight import Inflight
 from hybrid_executor.journal import Journal
-from hybrid_executor.lifecycle import Witness
+from hybrid_executor.lifecycle import RUNNING, Witness
 from hybrid_executor.model.attempt import BackendName, SubmissionId
 from hybrid_executor.model.errors import Unavailable
 from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Diagnosis, Ended, Observation
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome, SubmissionRecord
+from hybrid_executor.naming import is_pod_of
 from hybrid_executor.ports import Backend, Clock, Ledger, Listener, Tasks
 
 log = logging.getLogger("hybrid_executor")
@@ -161,7 +162,9 @@ class Leftovers:
                 continue
             if isinstance(observation, Ended):
                 self._settle_end(name, observation, row, witnesses)
-            elif not (row and row.ended_at is None) and self._is_news(name, observation):
+            elif row and (row.ended_at is None or _runs_the_task(row, observation.submission, witnesses)):
+                continue
+            elif self._is_news(name, observation):
                 self._withdraw_stranger(observation.submission, row)
         return ()
 
@@ -191,6 +194,17 @@ class Leftovers:
         self._listener.mismatched(submission, name, Mismatch.POD_WITHOUT_ATTEMPT, words)
         # Without a row nobody knows in which cluster it is.
         self.withdraw(name, submission, *([row.cluster] if row else self._backends[name].troubles))
+
+
+def _runs_the_task(row: SubmissionRecord, submission: SubmissionId, witnesses: Mapping[str, Witness]) -> bool:
+    """Whether Airflow let this very pod start the task, whatever has become of its attempt."""
+    witness = witnesses.get(row.id.attempt_id)
+    return bool(
+        witness
+        and witness.state == RUNNING
+        and witness.host
+        and is_pod_of(witness.host, row.address, submission)
+    )
 
 
 def _may_be_adopted(row: SubmissionRecord, witnesses: Mapping[str, Witness]) -> bool:

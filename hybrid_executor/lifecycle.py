@@ -21,14 +21,17 @@ it is RUNNING died without a word, and fails, unless its route says that such a
 death is to cost no retry: then Airflow is made to run the task again as if a
 user had cleared it. The same is done, whatever the route says, where the
 process never heard that it may start: RUNNING is then Airflow's half of an
-answer that did not arrive.
+answer that did not arrive. But where the task runs in the pod of another
+submission, which a cluster set back to old data has brought again, Airflow
+turned this one away: its end is nobody's failure, and the attempt goes on with
+the task.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 
-from hybrid_executor.model.attempt import BackendName, WorkloadKind
+from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
 from hybrid_executor.model.observation import (
     Accepted,
     Diagnosis,
@@ -41,6 +44,7 @@ from hybrid_executor.model.observation import (
 )
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
+from hybrid_executor.naming import is_pod_of_another
 
 
 class Phase(IntEnum):
@@ -93,6 +97,8 @@ class AttemptView:
     retry_limit: int = 0
     #: How many tries right before this one ended so.
     restarts: int = 0
+    #: Of its task instance; None for what is no task.
+    address: TaskAddress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,14 +252,33 @@ def _decide_end(view: AttemptView, end: Ended, witness: Witness | None, policy: 
         # A user cleared it while it ran; SUCCESS is the word that makes the scheduler go on.
         return Succeed()
     if witness.state == RUNNING:
-        if end.asked_as is not None:
-            return _was_never_let_start(view, end, witness, policy)
-        return _died_running(view, end, policy)
+        return _decide_end_of_running(view, end, witness, policy)
     # The outcome is the process's: a task that raises, and says so, ended its process in good order.
     # One whose task was killed for memory inside it says so itself, and its backend knows of what.
     if witness.state in ENDED_BADLY and (end.how is not How.SUCCEEDED or end.diagnosis):
         return Close(Outcome.FAILED, end.diagnosis or Diagnosis(reason=Reason.ERROR))
     return Succeed() if witness.state in SETTLED else Close(Outcome.SUCCEEDED)
+
+
+def _decide_end_of_running(view: AttemptView, end: Ended, witness: Witness, policy: Policy) -> Decision:
+    """A process is gone, and the task instance says that the task runs."""
+    # An older submission's pod was first, of this attempt or of an earlier one.
+    if runs_elsewhere(view, witness):
+        return Advance(Phase.STARTED)
+    if end.asked_as is not None:
+        return _was_never_let_start(view, end, witness, policy)
+    return _died_running(view, end, policy)
+
+
+def runs_elsewhere(view: AttemptView, witness: Witness | None) -> bool:
+    """Whether the task is known to run in the pod of another submission."""
+    return (
+        witness is not None
+        and witness.state == RUNNING
+        and witness.host is not None
+        and view.address is not None
+        and is_pod_of_another(witness.host, view.address, SubmissionId(view.attempt_id, view.number))
+    )
 
 
 def _decide_other_end(view: AttemptView, end: Ended, policy: Policy) -> Decision:

@@ -16,6 +16,9 @@ from hybrid_executor.model.attempt import SubmissionId, TaskAddress
 #: Longest DNS label (RFC 1123), which is also a pod's hostname.
 POD_NAME_MAX = 63
 
+#: What the name of a pod of ours ends in: a short id and a number.
+_TAIL = re.compile(r"-[a-z2-7]{13}-[1-9][0-9]*$")
+
 #: Labels that the Kubernetes backend puts on its pods, besides the stock ones.
 LABEL_ATTEMPT = "hybrid-executor/attempt"
 LABEL_SUBMISSION = "hybrid-executor/submission"
@@ -58,7 +61,35 @@ def short_id(attempt_id: str) -> str:
 
 def pod_name(address: TaskAddress | None, submission: SubmissionId) -> str:
     """``<dag>-<task>-<short id>-<number>``; the readable part is cut to fit."""
-    tail = f"-{short_id(submission.attempt_id)}-{submission.number}"
+    return _with_tail(address, f"-{short_id(submission.attempt_id)}-{submission.number}")
+
+
+def is_pod_of(host: str, address: TaskAddress | None, submission: SubmissionId) -> bool:
+    """Whether a process on this host, as it calls it itself, is in the pod of this submission."""
+    return _first_label(host) == pod_name(address, submission)
+
+
+def is_pod_of_another(host: str, address: TaskAddress | None, submission: SubmissionId) -> bool:
+    """Whether a host is the pod of another submission of a task with this address.
+
+    False for every name that is none of ours: where a template gives pods other
+    host names, or ``hostname_callable`` says their addresses, nobody can tell.
+    """
+    name = _first_label(host)
+    tail = _TAIL.search(name)
+    return (
+        tail is not None
+        and name == _with_tail(address, tail.group())
+        and not is_pod_of(host, address, submission)
+    )
+
+
+def _first_label(host: str) -> str:
+    # In a pod with a subdomain the name is followed by that of its service.
+    return host.partition(".")[0]
+
+
+def _with_tail(address: TaskAddress | None, tail: str) -> str:
     readable = slug(f"{address.dag_id}-{address.task_id}" if address else "workload")
     return readable[: POD_NAME_MAX - len(tail)].strip("-") + tail
 

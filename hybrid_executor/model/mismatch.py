@@ -24,6 +24,7 @@ class Mismatch(StrEnum):
     TASK_OVER = "TaskOver"
     TASK_REPLACED = "TaskReplaced"
     TASK_DELETED = "TaskDeleted"
+    RUNS_ELSEWHERE = "RunsElsewhere"
     OWNED_ELSEWHERE = "OwnedElsewhere"
 
     # --- nobody answers for it -----------------------------------------------------
@@ -86,6 +87,12 @@ WORDS: Mapping[Mismatch, Words] = {
     Mismatch.TASK_DELETED: Words(
         "the task instance is gone, with its run or its DAG",
         "withdrawn in the same way and closed as `revoked`",
+    ),
+    Mismatch.RUNS_ELSEWHERE: Words(
+        "a process has ended while its task runs, and the task runs in the pod of another submission, which"
+        " an API server that was set back to old data had again, and which Airflow let start first",
+        "nothing is told to Airflow, and that pod is left alone; the attempt keeps its slot and is closed"
+        " with what the task instance says once the task is over",
     ),
     Mismatch.OWNED_ELSEWHERE: Words(
         "another scheduler has adopted the task instance, because this one was silent for too long",

@@ -125,6 +125,27 @@ def test_an_old_snapshot_of_the_broker_runs_no_task_again_af58441(stage: Stage, 
     stage.check(redelivered=True)
 
 
+def test_a_task_that_an_api_server_set_back_to_old_data_has_begun_in_an_older_pod_is_no_failure(
+    stage: Stage,
+) -> None:
+    """The pod of submission 1 is there again and begins; that of submission 3 is refused and ends badly."""
+    with stage.put(GATE):
+        with stage.paused():
+            ended = stage.begin()
+            first = stage.wait_pod(1)
+            old = stage.kube.backup()
+            stage.delete_pod(first)
+            stage.wait_pod(2)
+            stage.kube.set_back(old)
+            stage.wait_pod(3)
+            assert stage.wait_pod(1) == first
+        stage.wait_lines("executed", 1, " pod ")
+        stage.wait_lines("received", 2, "pod ")
+        wait_until(lambda: "mismatch=RunsElsewhere" in stage.whole_log(), 60, stage.log)
+    assert not ended.result()
+    stage.check()
+
+
 def test_a_worker_that_claims_what_it_starts_lets_no_process_pass_that_looks_the_same_af58441(
     stage: Stage,
 ) -> None:

@@ -30,7 +30,7 @@ from tests.fixtures.airflow_side import SchedulerSide
 from tests.steps.killer import Killer, Point
 
 #: Of one scheduler's life; then it gives up, and the test shows how far things are.
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 DAG = "steps"
 NAMESPACE = "airflow"
 PR_SET_PDEATHSIG = 1

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ from tests.steps.killer import Point
 from tests.steps.world import READY
 
 ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
 CELERY, KUBERNETES = 2, 1
 
 
@@ -78,12 +79,14 @@ class Stage:
 
         Returns a moment after the adoption: what a scheduler sends in vain, it sends in its first heartbeats.
         """
-        pool = ThreadPoolExecutor(1)
-        ended = pool.submit(self.end_case)
-        pool.shutdown(wait=False)
+        ended = in_thread(self.end_case)
         wait_until(lambda: self._is_adopted() or ended.done(), 60, self.log)
         time.sleep(0.5)
         return ended
+
+    def begin(self) -> "Future[bool]":
+        """A run that nobody kills; its end is to be waited for, and is False."""
+        return in_thread(lambda: self.begin_case(None))
 
     def _is_adopted(self) -> bool:
         left = sa.text(
@@ -92,6 +95,31 @@ class Stage:
         )
         with self.engine.connect() as connection:
             return connection.scalar(left) == 0
+
+    # --- the cluster -----------------------------------------------------------------------
+
+    def wait_pod(self, submission: int) -> str:
+        """Wait until the one pod that is there is of this submission and has its Secret; its name."""
+        found: list[str] = []
+
+        def is_there() -> bool:
+            pods, secrets = self._names("pods"), self._names("secrets")
+            found[:] = [pod for pod in pods if pod.endswith(f"-{submission}") and pod in secrets]
+            return bool(found)
+
+        wait_until(is_there, 60, lambda: f"{self._names('pods')}, {self._names('secrets')}: {self.log()}")
+        return found[0]
+
+    def delete_pod(self, name: str) -> None:
+        """What a user does, and no node is asked."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}"
+        code, said = self.kube.request("DELETE", path, {"gracePeriodSeconds": 0})
+        assert code == 200, said
+
+    def _names(self, plural: str) -> list[str]:
+        code, listed = self.kube.request("GET", f"/api/v1/namespaces/{NAMESPACE}/{plural}")
+        assert code == 200
+        return [item["metadata"]["name"] for item in listed["items"]]
 
     # --- the broker ------------------------------------------------------------------------
 
@@ -145,8 +173,12 @@ class Stage:
 
     def log(self) -> str:
         """The end of what all forks have written."""
+        return self.whole_log()[-6000:]
+
+    def whole_log(self) -> str:
+        """All of it."""
         path = self.home / "driver.log"
-        return path.read_text(errors="replace")[-6000:] if path.exists() else ""
+        return path.read_text(errors="replace") if path.exists() else ""
 
     # --- what must hold ------------------------------------------------------------------
 
@@ -161,9 +193,7 @@ class Stage:
         twice = {name: n for name, n in Counter(self.lines("received")).items() if n > 1}
         assert redelivered or not twice, f"received twice under one name: {twice}"
         self._check_ledger(run_id, tasks)
-        code, pods = self.kube.request("GET", f"/api/v1/namespaces/{NAMESPACE}/pods")
-        assert code == 200
-        assert [pod["metadata"]["name"] for pod in pods["items"]] == []
+        assert self._names("pods") == []
 
     def _check_ledger(self, run_id: str, tasks: list[Any]) -> None:
         query = sa.text(
@@ -193,6 +223,14 @@ class Stage:
     def lines(self, name: str) -> list[str]:
         path = self.home / name
         return path.read_text().splitlines() if path.exists() else []
+
+
+def in_thread(work: Callable[[], T]) -> "Future[T]":
+    """Begin it, and go on."""
+    pool = ThreadPoolExecutor(1)
+    ended = pool.submit(work)
+    pool.shutdown(wait=False)
+    return ended
 
 
 @contextmanager
@@ -244,6 +282,7 @@ def settings(home: Path, dsn: str, broker: str, kubeconfig: Any) -> dict[str, st
         "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": NAMESPACE,
         "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY": "none",
         "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG": "none",
+        "AIRFLOW__KUBERNETES_EXECUTOR__DELETE_WORKER_PODS_ON_FAILURE": "True",
         "AIRFLOW__HYBRID_EXECUTOR__BACKOFF_FIRST_S": "0.05",
         "AIRFLOW__HYBRID_EXECUTOR__RECONCILE_INTERVAL_S": "1",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",

@@ -9,9 +9,12 @@ how it ended. The code is one line in a file; whoever is refused writes none.
 import base64
 import itertools
 import os
+import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,10 @@ CLAIMS_DB = 15
 GATE = "gate"
 #: Between two looks at the pods.
 LOOK_S = 0.06
+#: How long the node gives a pod to say that it starts, before it begins the next.
+START_S = 60.0
+#: The host name of the process, where it is not this machine's.
+HOST: ContextVar[str] = ContextVar("HOST", default="")
 
 
 class Tasks:
@@ -50,24 +57,31 @@ class Tasks:
 
     def __init__(self, folder: Path) -> None:
         from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI
-        from airflow.sdk.api.client import Client
+        from airflow.sdk.api import client
 
         self._folder = folder
         self._pids = itertools.count(100_000)
+        client.get_hostname = lambda: HOST.get() or socket.gethostname()
         transport = InProcessExecutionAPI().transport
-        self._client = Client(base_url="http://in-process.invalid./", token="", transport=transport)
+        self._client = client.Client(base_url="http://in-process.invalid./", token="", transport=transport)
         # It builds its routes at the first request, in seconds that no task should wait.
         self._client.get("health/ping")
 
-    def run(self, payload: str, name: str) -> None:
-        """What the stock supervisor does; raises where the Execution API refuses the start."""
+    def run(self, payload: str, name: str, told: Callable[[], None] = lambda: None) -> None:
+        """What the stock supervisor does; raises where the Execution API refuses the start.
+
+        ``told`` is called when the Execution API has answered to the start.
+        """
         from airflow.executors.workloads import ExecuteTask
 
         ti = ExecuteTask.model_validate_json(payload).ti
         self._write("received", name)
         # The supervisor's child has a process id of its own for each task.
         pid = 1 if (self._folder / SAME).exists() else next(self._pids)
-        self._client.task_instances.start(ti.id, pid, datetime.now(UTC))
+        try:
+            self._client.task_instances.start(ti.id, pid, datetime.now(UTC))
+        finally:
+            told()
         self._write("executed", f"{ti.run_id} {ti.task_id} {ti.map_index} {ti.try_number}")
         time.sleep(TASK_S)
         while (self._folder / GATE).exists():
@@ -132,7 +146,10 @@ def celery_app(broker: str) -> Celery:
 
 
 def be_node(tasks: Tasks, kubeconfig: str, namespace: str) -> None:
-    """Run the pods of a namespace, each in a thread, and finish their deletion."""
+    """Run the pods of a namespace, each in a thread, and finish their deletion.
+
+    A pod begins when the one before it has said that it starts: of one task's, the older submission first.
+    """
     api = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(kubeconfig))
     begun: set[str] = set()
     while True:
@@ -144,7 +161,10 @@ def be_node(tasks: Tasks, kubeconfig: str, namespace: str) -> None:
                     api.delete_namespaced_pod(meta.name, namespace, body=now)
             elif meta.uid not in begun and (payload := _payload(api, meta.name, namespace)):
                 begun.add(meta.uid)
-                threading.Thread(target=_run_pod, args=(api, tasks, pod, payload), daemon=True).start()
+                told = threading.Event()
+                given = (api, tasks, pod, payload, told.set)
+                threading.Thread(target=_run_pod, args=given, daemon=True).start()
+                told.wait(START_S)
         time.sleep(LOOK_S)
 
 
@@ -157,14 +177,17 @@ def _payload(api: Any, name: str, namespace: str) -> str | None:
     return base64.b64decode(secret.data[FILE]).decode()
 
 
-def _run_pod(api: Any, tasks: Tasks, pod: Any, payload: str) -> None:
+def _run_pod(api: Any, tasks: Tasks, pod: Any, payload: str, told: Callable[[], None]) -> None:
     labels = pod.metadata.labels
+    HOST.set(pod.metadata.name)
     _set_status(api, pod, "Running", {"running": {"startedAt": datetime.now(UTC).isoformat()}})
     code = 0
     try:
-        tasks.run(payload, f"pod {labels[LABEL_ATTEMPT]}/{labels[LABEL_SUBMISSION]}")
+        tasks.run(payload, f"pod {labels[LABEL_ATTEMPT]}/{labels[LABEL_SUBMISSION]}", told)
     except Exception:  # noqa: BLE001 - a container ends badly whatever its process raised
         code = 1
+    finally:
+        told()
     ended = {"terminated": {"exitCode": code, "reason": "Error" if code else "Completed"}}
     _set_status(api, pod, "Failed" if code else "Succeeded", ended)
 

@@ -17,9 +17,9 @@ from hybrid_executor.comparison import (
     Withdraw,
     WithdrawAgain,
     compare,
-    lost,
+    contradicted,
 )
-from hybrid_executor.lifecycle import Witness
+from hybrid_executor.lifecycle import AttemptView, Phase, Witness
 from hybrid_executor.model.attempt import BackendName, SubmissionId, WorkloadKind
 from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import Ended, How
@@ -115,7 +115,10 @@ def test_what_is_withdrawn_does_not_stay_for_ever_where_its_backend_answers(
 
 @given(st.sampled_from(How), st.sampled_from(BackendName), witnesses)
 def test_only_the_absence_of_every_trace_is_a_loss(how: How, backend: BackendName, witness: Witness | None):
-    found = lost(Ended(SubmissionId(MINE, 1), how), backend, witness)
+    view = AttemptView(
+        attempt_id=MINE, kind=WorkloadKind.TASK, backend=backend, phase=Phase.STARTED, number=1
+    )
+    found = contradicted(Ended(SubmissionId(MINE, 1), how), view, witness)
     assert (found is not None) == (how is How.ABSENT)
     if found:
         assert (found is Mismatch.POD_LOST) == (backend is BackendName.KUBERNETES)

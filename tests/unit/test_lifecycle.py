@@ -25,12 +25,14 @@ from hybrid_executor.lifecycle import (
     restart_diagnosis,
     restart_text,
 )
-from hybrid_executor.model.attempt import BackendName, SubmissionId, WorkloadKind
+from hybrid_executor.model.attempt import BackendName, SubmissionId, TaskAddress, WorkloadKind
 from hybrid_executor.model.observation import Accepted, Diagnosis, Ended, How, Rejected, Started, Waiting
 from hybrid_executor.model.reason import RESTARTABLE, Reason
 from hybrid_executor.model.record import Outcome
+from hybrid_executor.naming import pod_name
 
 ID = str(uuid4())
+ADDRESS = TaskAddress(dag_id="dag", task_id="task", run_id="run")
 POLICY = Policy(submission_limit=3)
 OOM = Diagnosis(reason=Reason.OOM_KILLED, message="limit 1Gi", exit_code=137)
 STATES = [
@@ -336,3 +338,25 @@ def test_a_task_killed_for_memory_inside_its_process_has_that_as_its_reason_af61
 def test_a_wait_that_had_all_its_time_makes_no_further_submission():
     end = Ended(SubmissionId(ID, 1), How.FAILED, Diagnosis(reason=Reason.IMAGE_PULL), for_good=True)
     assert isinstance(decide(view(), end, witness("queued"), POLICY), Fail)
+
+
+def runs_in(submission: SubmissionId) -> Witness:
+    """The task instance carries the attempt, and its process is in this pod."""
+    return replace(witness("running"), host=pod_name(ADDRESS, submission))
+
+
+@pytest.mark.parametrize(
+    "older", [SubmissionId(ID, 1), SubmissionId(str(uuid4()), 1)], ids=["submission", "attempt"]
+)
+@pytest.mark.parametrize("how", How)
+def test_what_ends_while_its_task_runs_in_the_pod_of_an_older_one_is_nobodys_failure(how, older):
+    """Airflow turned it away: the older pod, which a cluster set back to old data had again, was first."""
+    current = replace(view(number=2, address=ADDRESS), retry_on=frozenset({Reason.ERROR}), retry_limit=1)
+    assert decide(current, ended(how, OOM, number=2), runs_in(older), POLICY) == Advance(Phase.STARTED)
+
+
+@pytest.mark.parametrize("host", [pod_name(ADDRESS, SubmissionId(ID, 2)), "10.0.3.17", "node-1", None])
+def test_what_airflow_runs_or_may_run_fails_with_its_process(host):
+    running = replace(witness("running"), host=host)
+    decision = decide(view(number=2, address=ADDRESS), ended(How.FAILED, OOM, number=2), running, POLICY)
+    assert decision == Fail(OOM)

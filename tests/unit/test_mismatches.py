@@ -8,12 +8,13 @@ import pytest
 
 from hybrid_executor.inflight import Flight
 from hybrid_executor.leftovers import DRIFT_EVERY, ROWS_AT_ONCE
-from hybrid_executor.lifecycle import Phase
-from hybrid_executor.model.attempt import BackendName, Submission, WorkloadKind
+from hybrid_executor.lifecycle import Phase, Policy
+from hybrid_executor.model.attempt import BackendName, Submission, SubmissionId, WorkloadKind
 from hybrid_executor.model.mismatch import Mismatch
 from hybrid_executor.model.observation import How
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome
+from hybrid_executor.naming import pod_name
 from hybrid_executor.options import OPTIONS
 from tests.fixtures.airflow_double import Row, make_attempt, make_flight
 from tests.fixtures.rig import CELERY, KUBERNETES, RECONCILE_S, Rig
@@ -127,6 +128,48 @@ def test_what_a_user_took_in_hand_is_cancelled_within_30_s(
     assert [record.outcome for record in rig.ledger.records] == [outcome]
     assert rig.heard.events == []
     assert rig.worlds[backend].runs == {}
+
+
+def test_an_attempt_whose_task_runs_in_an_older_pod_is_closed_with_its_task_and_fails_nothing(rig: Rig):
+    flight = rig.queue(backend=KUBERNETES)
+    rig.steps()
+    rig.worlds[KUBERNETES].end(flight.id, How.FAILED)
+    rig.steps()
+    rig.steps(seconds=Policy().backoff_s(1))
+    assert flight.number == 2
+    # The first submission's pod is there again, and says that it starts before the second does.
+    row = rig.row(flight)
+    row.host = pod_name(flight.attempt.address, SubmissionId(flight.attempt.id, 1))
+    assert rig.tasks.run(flight.attempt)
+    rig.worlds[KUBERNETES].end(flight.id, How.FAILED)
+    rig.steps(seconds=RECONCILE_S, count=5)
+    assert rig.heard.mismatches == [(flight.id, Mismatch.RUNS_ELSEWHERE)]
+    assert rig.heard.events == []
+    assert len(rig.controller.inflight) == 1
+    row.state = "success"
+    rig.steps(seconds=RECONCILE_S, count=5)
+    assert rig.heard.events == []
+    assert len(rig.controller.inflight) == 0
+    assert [record.outcome for record in rig.ledger.records] == [Outcome.REPLACED, Outcome.SUCCEEDED]
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_the_pod_of_a_closed_attempt_is_left_alone_only_where_the_task_runs_in_it(rig: Rig, state: str):
+    former = rig.queue(backend=KUBERNETES)
+    address = former.attempt.address
+    assert address
+    rig.steps()
+    rig.run(former)
+    rig.row(former).state = "success"
+    rig.worlds[KUBERNETES].end(former.id, How.SUCCEEDED)
+    rig.steps(count=2)
+    assert [record.outcome for record in rig.ledger.records] == [Outcome.SUCCEEDED]
+    # It was rescheduled; its pod is there again and says that it starts, before or after it is seen.
+    host = pod_name(address, former.id)
+    rig.tasks.rows[address] = Row(address, state, "the next attempt", "1", host=host)
+    rig.backends[KUBERNETES].submit([Submission(attempt=former.attempt, number=1, payload="")])
+    rig.steps(seconds=RECONCILE_S, count=4)
+    assert rig.backends[KUBERNETES].cancelled == ([] if state == "running" else [former.id])
 
 
 def test_an_attempt_of_another_scheduler_is_let_go_and_named(rig: Rig):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_executor.model.attempt import SubmissionId, TaskAddress
-from hybrid_executor.naming import POD_NAME_MAX, celery_task_id, pod_name, slug
+from hybrid_executor.naming import POD_NAME_MAX, celery_task_id, is_pod_of, is_pod_of_another, pod_name, slug
 
 uuids = st.uuids().map(str)
 texts = st.text(max_size=250)
@@ -44,6 +44,25 @@ def test_two_attempts_of_a_task_never_share_a_name(address, attempt_ids, number)
     if UUID(one.attempt_id).int >> 63 != UUID(other.attempt_id).int >> 63:
         assert pod_name(address, one) != pod_name(address, other)
     assert celery_task_id(one) != celery_task_id(other)
+
+
+@given(addresses, submissions, submissions, st.sampled_from(["", ".tasks.airflow.svc.cluster.local"]))
+def test_the_host_of_a_process_says_which_submission_of_its_task_it_is(address, one, other, domain):
+    host = pod_name(address, other) + domain
+    is_own = pod_name(address, one) == pod_name(address, other)
+    assert is_pod_of(host, address, one) == is_own
+    assert is_pod_of_another(host, address, one) == (not is_own)
+
+
+@given(
+    submissions, st.sampled_from(["10.0.3.17", "node-1", "worker-7d9f8b6c5d-x2v4k", "celeryworkers-0", ""])
+)
+def test_a_host_that_bears_no_name_of_ours_is_not_taken_for_another_submissions(submission, host):
+    address = TaskAddress(dag_id="dag", task_id="task", run_id="run")
+    assert not is_pod_of_another(host, address, submission)
+    assert not is_pod_of(host, address, submission)
+    of_another_task = pod_name(TaskAddress(dag_id="dag", task_id="other", run_id="run"), submission)
+    assert not is_pod_of_another(of_another_task, address, submission)
 
 
 @given(submissions)

@@ -91,7 +91,9 @@ class Watching:
                 yield chunk
             rung = await _wait(bell, min(BOOKMARK_PERIOD_S, deadline - time.monotonic()))
             ending = time.monotonic() >= deadline
-            if ask.bookmarks and not rung and not self._behind(ask.kind, cursor):
+            # Data was set back, and that revision is still to come: nothing is said, as by kube-apiserver.
+            is_to_come = cursor > self._store.revision
+            if ask.bookmarks and not rung and not is_to_come and not self._behind(ask.kind, cursor):
                 cursor = max(cursor, self._store.revision)
                 yield self._bookmark(ask.kind, cursor)
             if ending and not self._behind(ask.kind, cursor):
