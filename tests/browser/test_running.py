@@ -7,7 +7,10 @@ from playwright.sync_api import Browser, expect
 
 from hybrid_executor.model.reason import Reason
 from tests.fixtures.browser import PATIENCE_MS, LogIn, Picture, Site, tell_by_the_tab
-from tests.fixtures.stack import RunningStack
+from tests.fixtures.stack import RunningStack, wait_until
+
+#: In Airflow's event log, which its UI calls the audit log.
+WAITS = "hybrid executor: waits"
 
 
 @pytest.fixture
@@ -45,6 +48,25 @@ def test_the_tab_of_a_task_says_why_it_does_not_start(
         picture(page, f"why-{reason.lower()}")
 
 
+def test_the_audit_log_of_a_task_says_why_it_has_waited_for_a_minute(
+    log_in: LogIn, site: Site, run_id: str, stack_that_runs: RunningStack
+) -> None:
+    task_id = "on_a_queue_without_workers"
+    asked = {"dag_id": "seen", "run_id": run_id, "task_id": task_id, "event": WAITS}
+    client = stack_that_runs.client
+    reason = f"{Reason.IN_QUEUE}: "
+    wait_until(
+        lambda: any(reason in one["extra"] for one in client.get("/eventLogs", asked)["event_logs"]),
+        180,
+        lambda: str(client.get("/eventLogs", asked)),
+    )
+    page = log_in(site)
+    page.goto(f"{site.url}/dags/seen/runs/{run_id}/tasks/{task_id}")
+    page.get_by_text("Audit Log").first.click()
+    row = page.get_by_role("row").filter(has_text=WAITS).filter(has_text=reason)
+    expect(row).to_contain_text(Reason.IN_QUEUE.hint)
+
+
 def test_a_task_is_followed_to_its_end_without_a_reload(
     log_in: LogIn, site: Site, run_id: str, stack_that_runs: RunningStack
 ) -> None:
@@ -80,6 +102,15 @@ def test_flower_shows_pods_beside_celery_tasks_and_opens_one_of_each(
         row.filter(has_text=name).first.locator("a[href*='/task/']").first.click()
         expect(page.locator("body")).to_contain_text(where)
         expect(page.locator("body")).to_contain_text(run_id)
+    # A namespace is no process that Flower could ask; what it runs is found as the guide says.
+    worker = f"kubernetes@{stack_that_runs.namespace}"
+    answer = page.goto(f"{setup.flower_url}/worker/{worker}")
+    assert answer
+    assert answer.status == 404
+    page.goto(setup.flower_url + "/tasks")
+    page.get_by_role("searchbox").fill(f"worker:{worker}")
+    expect(page.locator("#tasks-table")).not_to_contain_text("seen.on_a_worker")
+    expect(page.locator("#tasks-table")).to_contain_text("seen.in_a_pod")
     context.close()
 
 
