@@ -85,7 +85,7 @@ def only_child(pid: int) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_every_process_within_ten_seconds(
+def test_a_signal_ends_every_process_and_waits_for_none_that_does_not_obey(
     guarded: subprocess.Popen[bytes], tmp_path: Path, number: int
 ) -> None:
     everything = [*pids(tmp_path), demo_pid(guarded)]
