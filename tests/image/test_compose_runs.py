@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
@@ -251,6 +253,23 @@ def explained(up: Up) -> str:
 def test_the_doctor_finds_nothing_wrong_with_it(up: Up) -> None:
     done = up.run(SERVICES["scheduler"], "airflow", "hybrid", "doctor")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_flower_asks_for_the_password_of_airflow(up: Up) -> None:
+    user = (up.place.mounted("passwords") / "flower").read_text()
+    wrong = f"{user}-not"
+    assert [flower_says(up, one) for one in ("", wrong, user)] == [401, 401, 200]
+
+
+def flower_says(up: Up, user: str) -> int:
+    """The status of its list of workers, asked as ``name:password``."""
+    headers = {"Authorization": "Basic " + b64encode(user.encode()).decode()} if user else {}
+    connection = HTTPConnection("127.0.0.1", up.ports["flower"], timeout=60)
+    try:
+        connection.request("GET", "/workers", headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def test_keys_are_made_once_and_kept(up: Up) -> None:
