@@ -19,11 +19,6 @@ HERE = Path(__file__).parent
 KILLED = pytest.StashKey[Counter[str]]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """A mutant's test runs without the plugin whose mark it is."""
-    config.addinivalue_line("markers", "xdist_group(name): on one worker")
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """All gaps, services and steps."""
     parametrize(metafunc, int(os.environ.get("CHAOS_SEEDS") or 5), list(GAPS), SERVICES)
