@@ -190,7 +190,7 @@ def test_thousands_of_witnesses_are_found_by_a_join(scheduler_side, asked):
     from airflow import settings
 
     side = Real(scheduler_side)
-    many(side, 2000)
+    many(side, 4000)  # half of them nobody asks for
     plans = []
 
     def explained(connection, cursor, sql, values, *_):
