@@ -355,7 +355,11 @@ def test_what_ends_while_its_task_runs_in_the_pod_of_an_older_one_is_nobodys_fai
     assert decide(current, ended(how, OOM, number=2), runs_in(older), POLICY) == Advance(Phase.STARTED)
 
 
-@pytest.mark.parametrize("host", [pod_name(ADDRESS, SubmissionId(ID, 2)), "10.0.3.17", "node-1", None])
+@pytest.mark.parametrize(
+    "host",
+    [pod_name(ADDRESS, SubmissionId(ID, 2)), "10.0.3.17", "node-1", None],
+    ids=["its pod", "address", "node", "unknown"],
+)
 def test_what_airflow_runs_or_may_run_fails_with_its_process(host):
     running = replace(witness("running"), host=host)
     decision = decide(view(number=2, address=ADDRESS), ended(How.FAILED, OOM, number=2), running, POLICY)
