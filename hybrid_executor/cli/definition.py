@@ -221,7 +221,7 @@ HYBRID_COMMANDS = (
         description=(
             "Show the Celery workers: pool, queues, how many tasks of how many, whether it is live, draining,"
             " leaving (its pod is being deleted), silent, idle although messages wait, gone with tasks, or"
-            " unknown, because the broker does not answer."
+            " unknown, because the broker does not answer or the worker did not say all in time."
         ),
         func=lazy_load_command("hybrid_executor.cli.workers.workers"),
         args=(_Below(*WORKERS_COMMANDS), ARG_OUTPUT, ARG_VERBOSE),

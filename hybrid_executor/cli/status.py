@@ -157,9 +157,7 @@ def _waits(status: Status) -> Table:
 
 def _running(status: Status) -> list[list[str]]:
     """Workers that somebody should look at, then all others and the nodes of pods by what they have."""
-    rows = [
-        (row["state"] != "live", int(row["load"].partition("/")[0]), _line_of(row)) for row in status.workers
-    ]
+    rows = [(row["state"] != "live", _at_hand(row), _line_of(row)) for row in status.workers]
     rows += (
         (False, count, [str(backend), name, f"{count} in pods", ""])
         for backend, name, count in status.places
@@ -170,6 +168,12 @@ def _running(status: Status) -> list[list[str]]:
     if more := rows[LINES_MAX:]:
         shown.append(["", f"{len(more)} more", str(sum(count for _, count, _ in more)), ""])
     return shown
+
+
+def _at_hand(worker: Mapping[str, str]) -> int:
+    """What it has of what it can run; a question mark, for what nobody knows, sorts as none."""
+    at_hand = worker["load"].partition("/")[0]
+    return int(at_hand) if at_hand.isdecimal() else 0
 
 
 def _line_of(worker: Mapping[str, str]) -> list[str]:

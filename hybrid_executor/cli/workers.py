@@ -6,7 +6,7 @@ runs on workers that say nothing. Only ``drain`` changes anything.
 
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 
@@ -26,6 +26,8 @@ from hybrid_executor.settings import load_settings
 
 #: Between two looks at a worker that drains.
 LOOK_AGAIN_S = 1.5
+#: How long it may say nothing at all: some ten looks.
+SILENCE_S = 30.0
 
 
 @suppress_logs_and_warning
@@ -55,15 +57,39 @@ def drain(args: Namespace) -> None:
             name, member = _named(roster.look(), args.worker)
             if not roster.drain(name, member):
                 raise SystemExit(f"{name} did not say that it drains; look at it again with `workers`")
-            print(f"{name} takes nothing more and has {member.at_hand} left", flush=True)
-            while args.wait and (left := roster.look().get(name)) and left.at_hand:
-                time.sleep(LOOK_AGAIN_S)
+            left = "did not say what it has" if member.at_hand is None else f"has {member.at_hand}"
+            print(f"{name} takes nothing more and {left} left", flush=True)
+            if args.wait:
+                wait_until_dry(name, roster.look)
         except BrokerUnavailable as error:
             raise SystemExit(str(error)) from error
         except KeyboardInterrupt:
             raise SystemExit(130) from None
     if args.wait:
         print(f"{name} has nothing left: it may be ended")
+
+
+def wait_until_dry(
+    name: str,
+    look: Callable[[], Mapping[str, Member]],
+    *,
+    pause_s: float = LOOK_AGAIN_S,
+    silence_s: float = SILENCE_S,
+) -> None:
+    """Block until the worker says that it has nothing at hand: silence is no such word.
+
+    Raises ``SystemExit`` if it has said nothing at all for ``silence_s``. Raises what ``look`` raises.
+    """
+    heard_at = time.monotonic()
+    while True:
+        member = look().get(name)
+        if member and member.at_hand == 0:
+            return
+        if member:
+            heard_at = time.monotonic()
+        elif time.monotonic() - heard_at > silence_s:
+            raise SystemExit(f"{name} answers no more, so what it had left is unknown: see `workers`")
+        time.sleep(pause_s)
 
 
 def _named(members: Mapping[str, Member], wanted: str) -> tuple[str, Member]:

@@ -56,7 +56,8 @@ def look_at(settings: Settings) -> Workforce:
 def rows(force: Workforce, running: Mapping[str, int], pools: Sequence[Pool]) -> Iterator[dict[str, str]]:
     """Workers that answer, those of pods that don't, and those that are gone and were not missed yet.
 
-    ``running`` is how many tasks the ledger has on which worker.
+    ``running`` is how many tasks the ledger has on which worker. It is shown of one that did not say what it
+    has, or a question mark where the ledger has none: it may have taken more than the ledger knows.
     """
     members, pods = force.members or {}, force.pods
     by_pod = {pod_of(name): name for name in members}
@@ -64,11 +65,12 @@ def rows(force: Workforce, running: Mapping[str, int], pools: Sequence[Pool]) ->
     gone = {name for name in running if pod_of(name) not in pods and name != "?"}
     for name in sorted({*members, *silent.values(), *gone}):
         member, pod = members.get(name), pods.get(pod_of(name))
-        at_hand = member.at_hand if member else running.get(name, 0)
+        told = member.at_hand if member else None
+        at_hand = running.get(name, "?") if told is None else told
         yield {
             "worker": name,
             "pool": pod.pool if pod else _pool_of(member, pools),
-            "queues": ",".join(member.queues) if member else "",
+            "queues": ",".join(member.queues or ()) if member else "",
             "load": f"{at_hand}/{member.slots}" if member else f"{at_hand}/?",
             "state": _state(force, name, pod),
             "pod": pod.name if pod else "",
@@ -85,12 +87,14 @@ def _state(force: Workforce, name: str, pod: WorkerPod | None) -> str:
     member = force.members.get(name)
     if member is None:
         return "silent" if pod else "gone"
+    if member.queues is None or member.at_hand is None:
+        return "unknown"
     return "live" if member.queues else "draining"
 
 
 def _pool_of(member: Member | None, pools: Sequence[Pool]) -> str:
     """The one that serves what it serves."""
-    served = set(member.queues) if member else set()
+    served = set(member.queues or ()) if member else set()
     return next((pool.name for pool in pools if served & set(pool.queues)), "")
 
 

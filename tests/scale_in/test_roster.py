@@ -43,3 +43,16 @@ def test_a_worker_drains_by_hand_with_our_module_or_without(
         until(lambda: (now := roster.look().get(name)) and not now.at_hand, "it never ends", PATIENCE_S)
         roster.close()
     assert len(runs.read_text().splitlines()) == 1
+
+
+def test_what_a_worker_does_not_say_in_time_is_unknown_and_not_nothing(
+    valkey_url: str, tmp_path: Path
+) -> None:
+    app = celery_app(valkey_url, valkey_url)
+    with light_worker(valkey_url, valkey_url, tmp_path, imports=["tests.fixtures.late_worker"]):
+        roster = Roster(app, CeleryConfig())
+        dry, late = (Member(queues=("default",), at_hand=at_hand, slots=4) for at_hand in (0, None))
+        until(lambda: dry in roster.look().values(), "it never answers", PATIENCE_S)
+        (tmp_path / "late").touch()
+        until(lambda: late in roster.look().values(), "what it did not say is taken for nothing", PATIENCE_S)
+        roster.close()

@@ -6,7 +6,7 @@ that module's command; any other has its queues cancelled one by one, which does
 the same (ADR 18). Nothing is ended here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +27,11 @@ ANSWER_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """What a worker says of itself."""
+    """What a worker says of itself; None for what it did not say in time, of which nothing is known."""
 
-    queues: tuple[str, ...]
+    queues: tuple[str, ...] | None
     #: Messages that it has and has not finished.
-    at_hand: int
+    at_hand: int | None
     #: Tasks that it can run at a time.
     slots: int
 
@@ -50,13 +50,10 @@ class Roster:
             if not stats:
                 return {}
             asked = self._inspect(destination=sorted(stats), limit=len(stats))
-            served, active, reserved = asked.active_queues(), asked.active(), asked.reserved()
+            # In this order: a message that is begun meanwhile is in both lists, the other way round in none.
+            served, reserved, active = asked.active_queues(), asked.reserved(), asked.active()
         return {
-            name: Member(
-                queues=tuple(sorted(queue["name"] for queue in (served or {}).get(name) or ())),
-                at_hand=sum(len((listed or {}).get(name) or ()) for listed in (active, reserved)),
-                slots=int(told.get("pool", {}).get("max-concurrency") or 0),
-            )
+            name: _member(told, *(_list_of(answers, name) for answers in (served, reserved, active)))
             for name, told in stats.items()
         }
 
@@ -64,6 +61,8 @@ class Roster:
         """Have it take nothing more; whether it said that it will. Raises ``BrokerUnavailable``."""
         if self._tell(DRAIN, name):
             return True
+        if member.queues is None:
+            return False
         heard = {queue: self._tell("cancel_consumer", name, queue=queue) for queue in member.queues}
         return all(heard.values())
 
@@ -93,3 +92,19 @@ class Roster:
                 yield
         except (BrokerUnavailable, KombuError, CeleryError) as error:
             raise BrokerUnavailable(error_text(error)) from error
+
+
+def _list_of(answers: Mapping[str, Any] | None, name: str) -> list[Any] | None:
+    """What it listed; None where it was late, or says that it could not."""
+    answer = (answers or {}).get(name)
+    return answer if isinstance(answer, list) else None
+
+
+def _member(
+    stats: Mapping[str, Any], served: list[Any] | None, reserved: list[Any] | None, active: list[Any] | None
+) -> Member:
+    return Member(
+        queues=None if served is None else tuple(sorted(queue["name"] for queue in served)),
+        at_hand=None if reserved is None or active is None else len(reserved) + len(active),
+        slots=int(stats.get("pool", {}).get("max-concurrency") or 0),
+    )
