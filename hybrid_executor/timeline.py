@@ -16,15 +16,6 @@ from hybrid_executor.durations import in_words
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.record import Outcome, Stage, SubmissionRecord
 
-#: What an outcome is called above its column.
-ENDS: Mapping[Outcome, str] = {
-    Outcome.SUCCEEDED: "ended well",
-    Outcome.FAILED: "failed",
-    Outcome.REPLACED: "sent again",
-    Outcome.RESTARTED: "runs again",
-    Outcome.REVOKED: "withdrawn",
-}
-
 
 class Event(StrEnum):
     """What can happen to a submission."""
@@ -47,13 +38,12 @@ class Moment:
 
 #: Every pod is pending for a moment; a wait that was over so soon is no part of the story.
 SHORT_WAIT = timedelta(seconds=1)
-#: How each outcome ends a sentence that begins with the submission.
-_ENDS = {
+#: What an outcome means, where its name does not say it all.
+_MEANS: Mapping[Outcome, str] = {
     Outcome.SUCCEEDED: "its process ended well",
-    Outcome.FAILED: "failed",
-    Outcome.REPLACED: "ended before the task had started, and was sent again",
+    Outcome.REPLACED: "it ended before the task had started, and was sent again",
     Outcome.REVOKED: "withdrawn",
-    Outcome.RESTARTED: "died while the task ran, and Airflow runs the task again without using a retry",
+    Outcome.RESTARTED: "it died while the task ran, and Airflow runs the task again without using a retry",
 }
 #: What Airflow's own states mean while the ledger knows nothing of the task.
 _UNKNOWN_HERE = {
@@ -102,14 +92,14 @@ def headline(record: SubmissionRecord, now: datetime) -> str:
     diagnosis = record.diagnosis
     match record.state:
         case Stage.QUEUED:
-            why = f": {diagnosis}" if diagnosis else ", for room on its backend or for its scheduler"
-            return f"waits since {in_words(now - record.queued_at)} to be submitted{why}"
+            why = diagnosis or "it waits for room on its backend or for its scheduler"
+            return f"queued {in_words(now - record.queued_at)} ago, not submitted: {why}"
         case Stage.SUBMITTED:
             since = in_words(now - (record.submitted_at or record.queued_at))
-            return f"submitted since {since}, not started" + (f": {diagnosis}" if diagnosis else "")
+            return f"submitted {since} ago, not started" + (f": {diagnosis}" if diagnosis else "")
         case Stage.RUNNING:
             since = in_words(now - (record.started_at or record.queued_at))
-            return f"runs since {since}" + (f" on {record.where}" if record.where else "")
+            return f"running for {since}" + (f" on {record.where}" if record.where else "")
         case Outcome() as outcome:
             return _ended(record, outcome)
 
@@ -123,7 +113,7 @@ def advice(record: SubmissionRecord) -> str:
         return f"`airflow hybrid status` shows what is ahead of it; {limits} and [core] parallelism limit it"
     if record.state is Stage.SUBMITTED and record.backend is BackendName.CELERY:
         return (
-            f"no worker has taken it yet: are there workers for queue {record.queue}, and do they have room?"
+            f"start workers for queue {record.queue}, unless `airflow hybrid workers` shows one that has room"
         )
     return ""
 
@@ -150,7 +140,8 @@ def _submitted(record: SubmissionRecord) -> str:
 def _ended(record: SubmissionRecord, outcome: Outcome) -> str:
     code = f", exit code {record.exit_code}" if record.exit_code else ""
     why = f": {record.diagnosis}" if record.reason else ""
-    return f"{_ENDS[outcome]}{code}{why}"
+    means = f" ({_MEANS[outcome]})" if outcome in _MEANS else ""
+    return f"{outcome}{means}{code}{why}"
 
 
 def _took(record: SubmissionRecord) -> str:

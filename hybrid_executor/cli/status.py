@@ -32,7 +32,6 @@ from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.record import Outcome, Stage, SubmissionRecord
 from hybrid_executor.overview import places
 from hybrid_executor.settings import Settings, load_settings
-from hybrid_executor.timeline import ENDS
 
 #: How far back ends are counted.
 ENDED_WITHIN = timedelta(hours=1)
@@ -132,11 +131,11 @@ def _queues(status: Status) -> Table:
             counts.queue,
             *(_number(counts.stages.get(stage)) for stage in Stage),
             in_words(status.at - counts.oldest_waiting) if counts.oldest_waiting else "",
-            *(_number(counts.ends.get(outcome)) for outcome in ENDS),
+            *(_number(counts.ends.get(outcome)) for outcome in Outcome),
         ]
         for counts in status.queues
     ]
-    hour = [f"{name}, 1h" if outcome is Outcome.SUCCEEDED else name for outcome, name in ENDS.items()]
+    hour = [f"{outcome}, 1h" if outcome is Outcome.SUCCEEDED else str(outcome) for outcome in Outcome]
     return _table(["backend", "queue", *Stage, "oldest waits", *hour], rows, numbers_from=2)
 
 

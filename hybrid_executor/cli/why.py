@@ -97,7 +97,7 @@ def _tell(record: SubmissionRecord, now: datetime) -> None:
     before: Moment | None = None
     for moment in story(record):
         when = (
-            "+" + in_words_finely(moment.at - before.at)
+            in_words_finely(moment.at - before.at) + " later"
             if before
             else moment.at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
         )

@@ -56,6 +56,8 @@ class AttemptAnswer(Answer):
     submitted_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
+    #: Since when what it waited for last was so; its words may be younger.
+    waits_since: datetime | None
     #: The Celery worker, or ``pod on node``.
     where: str | None
     #: The Celery task id, or ``namespace/pod``.

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exception_handlers import request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException as AnyHTTPException
@@ -36,7 +37,7 @@ from hybrid_executor.plugin.answers import (
     told,
     what_to_do,
 )
-from hybrid_executor.plugin.questions import Search, TaskQuestion
+from hybrid_executor.plugin.questions import NO_INDEX, Search, TaskQuestion
 from hybrid_executor.version import __version__
 
 HERE = Path(__file__).parent
@@ -137,7 +138,10 @@ def attempts_page(request: Request, who: ReaderDep, tag: TagDep, search: SearchD
 
 @app.get("/task", response_class=HTMLResponse, include_in_schema=False, dependencies=[Depends(task_reader)])
 def task_page(request: Request, tag: TaskTagDep, question: TaskDep) -> Response:
-    """A task's story."""
+    """A task's story; who comes with no map index in its place is sent to an address without one."""
+    if request.query_params.get("map_index") == NO_INDEX:
+        asked = question.model_dump(exclude_none=True)
+        return RedirectResponse(f"{_root(request)}/hybrid/task?{urlencode(asked)}")
     return _page(request, "task.html", tag, answer=_task(request, question), question=question)
 
 

@@ -19,7 +19,17 @@ Message = MutableMapping[str, Any]
 
 #: Where the page is mounted.
 PREFIX = "/hybrid"
-_TASK = "?dag_id={DAG_ID}&run_id={RUN_ID}&task_id={TASK_ID}&map_index={MAP_INDEX}"
+#: Where in Airflow's UI, under which route, and what of the page; Airflow fills in the names.
+_TABS = (
+    (
+        "task_instance",
+        "where-and-why",
+        "task?dag_id={DAG_ID}&run_id={RUN_ID}&task_id={TASK_ID}&map_index={MAP_INDEX}",
+    ),
+    ("dag_run", "where-and-why-run", "attempts?dag_id={DAG_ID}&run_id={RUN_ID}"),
+    ("dag", "where-and-why-dag", "attempts?dag_id={DAG_ID}"),
+    ("task", "where-and-why-task", "attempts?dag_id={DAG_ID}&task_id={TASK_ID}"),
+)
 
 
 def flower_link(url: str) -> list[dict[str, Any]]:
@@ -30,7 +40,10 @@ def flower_link(url: str) -> list[dict[str, Any]]:
 
 
 def page_views(base_url: str) -> list[dict[str, Any]]:
-    """The page in the navigation, and a task's story as a tab; ``base_url`` is Airflow's own."""
+    """The page in the navigation, and tabs of DAGs, runs and tasks; ``base_url`` is Airflow's own.
+
+    Airflow finds a tab by its ``url_route`` alone, so each has one of its own.
+    """
     base = urlsplit(base_url).path.rstrip("/") + PREFIX
     return [
         {
@@ -40,12 +53,15 @@ def page_views(base_url: str) -> list[dict[str, Any]]:
             "category": "browse",
             "url_route": "hybrid-executor",
         },
-        {
-            "name": "Where and why",
-            "href": f"{base}/task{_TASK}",
-            "destination": "task_instance",
-            "url_route": "where-and-why",
-        },
+        *(
+            {
+                "name": "Where and why",
+                "href": f"{base}/{path}",
+                "destination": destination,
+                "url_route": route,
+            }
+            for destination, route, path in _TABS
+        ),
     ]
 
 

@@ -42,10 +42,11 @@ def _place(mark: str) -> str:
 _Empty = BeforeValidator(_nothing_if_empty)
 Word = Annotated[str, Field(min_length=1, max_length=250), AfterValidator(_plain)]
 Time = Annotated[datetime, AfterValidator(_utc)]
-#: As the URL of Airflow's view has it; for a task that is not mapped the braces stay.
+#: What the address of Airflow's tab has in place of the map index of a task that is not mapped.
+NO_INDEX = "{MAP_INDEX}"
 MapIndex = Annotated[
     Annotated[int, Field(ge=-1, lt=2**31)] | None,
-    BeforeValidator(lambda value: None if value in ("", "{MAP_INDEX}") else value),
+    BeforeValidator(lambda value: None if value in ("", NO_INDEX) else value),
 ]
 
 

@@ -13,16 +13,20 @@ from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome, Stage
 from hybrid_executor.plugin import charts
 from hybrid_executor.plugin.questions import Search
-from hybrid_executor.timeline import ENDS
 
 
-def ago(then: datetime | None, now: datetime) -> Markup:
-    """How long ago, which the page's script keeps true, with the time itself for who points at it."""
+def age(then: datetime | None, now: datetime) -> Markup:
+    """How long since then, which the page's script keeps true, with the time for who points at it."""
     if then is None:
         return Markup("")
     return Markup('<time datetime="{}" title="{} UTC" data-ago>{}</time>').format(
         then.astimezone(UTC).isoformat(), clock(then), in_words(now - then)
     )
+
+
+def ago(then: datetime | None, now: datetime) -> Markup:
+    """How long ago that was."""
+    return age(then, now) + Markup(" ago") if then else Markup("")
 
 
 def clock(then: datetime) -> str:
@@ -45,7 +49,7 @@ def took(begin: datetime | None, end: datetime | None, now: datetime) -> Markup 
     """How long something took, or takes so far."""
     if begin is None:
         return ""
-    return in_words(end - begin) if end else ago(begin, now)
+    return in_words(end - begin) if end else age(begin, now)
 
 
 def query(search: Search, **other: Any) -> str:
@@ -55,6 +59,7 @@ def query(search: Search, **other: Any) -> str:
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
+    "age": age,
     "ago": ago,
     "clock": clock,
     "code": code,
@@ -64,9 +69,19 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "seconds": charts.seconds,
 }
 GLOBALS: Mapping[str, Any] = {
-    "ENDS": ENDS,
+    "OUTCOMES": list(Outcome),
     "BACKENDS": list(BackendName),
     "STATES": [*Stage, *Outcome],
+    "STAGES": list(Stage),
+    "MEANINGS": (
+        "Queued: with its scheduler. Submitted: with its backend, not started. Airflow calls both queued."
+        " Succeeded: its process ended well; how the task did, Airflow knows. Replaced: it ended before"
+        " the task had started, and was sent again. Restarted: it died while the task ran, and Airflow"
+        " runs the task again. Revoked: withdrawn."
+    ),
+    "AS_OF": (
+        "Numbers in the words of a wait are of the scheduler's last look, a few seconds ago while it lives."
+    ),
     "REASONS": sorted(Reason),
     "charts": charts,
 }

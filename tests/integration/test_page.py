@@ -167,6 +167,20 @@ def test_each_part_of_a_search_narrows_the_ledger(page: Served) -> None:
             assert [row["attempt_id"] for row in found] == [expected.id.attempt_id], asked
 
 
+def test_how_long_each_has_waited_and_run_stands_in_the_ledger(page: Served) -> None:
+    times = {"started_at": minutes_ago(3), "ended_at": minutes_ago(1), "outcome": Outcome.SUCCEEDED}
+    page.record(of_dag("etl", **times))
+    html = page.client().get("/hybrid/attempts").text
+    for cell in ('data-title="Waited">2m<', 'data-title="Ran">2m<'):
+        assert cell in html.replace("1m59s", "2m")
+    # Its words may be younger than the wait itself.
+    wait = {"waits_for": Reason.IN_QUEUE, "waits_message": "next", "waits_since": minutes_ago(4)}
+    page.record(of_dag("etl", queue="reports", **wait))
+    [told] = page.client().get(JSON[1], params={"queue": "reports"}).json()["attempts"]
+    assert told["waits_since"] == wait["waits_since"].isoformat().replace("+00:00", "Z")
+    assert "next (for <time" in page.client().get("/hybrid/attempts", params={"queue": "reports"}).text
+
+
 def test_pages_follow_one_another_without_gap_or_repetition(page: Served) -> None:
     page.record(*(of_dag("etl", queued_at=minutes_ago(number % 7)) for number in range(23)))
     client, found, after = page.client(), [], ""
@@ -218,6 +232,9 @@ def test_a_task_that_is_not_mapped_is_asked_for_as_airflows_tab_does(page: Serve
     page.record(of_dag("etl"))
     asked = {"dag_id": "etl", "run_id": "r1", "task_id": "load", "map_index": "{MAP_INDEX}"}
     assert len(page.client().get("/hybrid/api/task", params=asked).json()["attempts"]) == 1
+    shown = page.client().get("/hybrid/task", params=asked)
+    assert shown.url.query == b"dag_id=etl&run_id=r1&task_id=load"
+    assert "etl.load" in shown.text
 
 
 def test_what_nobody_has_changed_is_not_sent_again(page: Served) -> None:
@@ -357,11 +374,14 @@ def test_a_ledger_that_is_not_there_says_what_to_do(page: Served) -> None:
             connection.execute(text("ALTER TABLE away RENAME TO hybrid_submission"))
 
 
-def test_airflow_knows_the_page_and_the_tab_of_a_task(page: Served) -> None:
+def test_airflow_knows_the_page_and_the_tabs_that_lead_to_it(page: Served) -> None:
     [plugin] = [
         one
         for one in page.client().get("/api/v2/plugins").json()["plugins"]
         if one["name"] == "hybrid_executor"
     ]
-    assert {view["destination"] for view in plugin["external_views"]} >= {"nav", "task_instance"}
+    views = plugin["external_views"]
+    assert {view["destination"] for view in views} == {"nav", "dag", "dag_run", "task", "task_instance"}
+    # Airflow looks for a view by its route, whatever its destination.
+    assert len({view["url_route"] for view in views}) == len(views)
     assert plugin["fastapi_apps"][0]["url_prefix"] == "/hybrid"

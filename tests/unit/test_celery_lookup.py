@@ -10,7 +10,7 @@ from celery import states
 
 from hybrid_executor.backends.celery.config import CeleryConfig
 from hybrid_executor.backends.celery.lookup import Lookup, Why
-from hybrid_executor.backends.celery.queues import Held, Place
+from hybrid_executor.backends.celery.queues import Held, Place, Queued
 from hybrid_executor.backends.celery.results import Result, ResultsUnavailable
 from hybrid_executor.model.attempt import SubmissionId
 from hybrid_executor.model.errors import BrokerUnavailable
@@ -119,3 +119,16 @@ def test_what_is_with_a_broker_that_can_not_be_looked_into_waits_for_a_reason(de
     [wait] = desk.said
     assert isinstance(wait, Waiting)
     assert wait.reason is Reason.IN_QUEUE
+
+
+@pytest.mark.parametrize(
+    ("ahead", "words"),
+    [(0, "it is next in line"), (2, "2 of 3 messages were before it at the last look")],
+)
+def test_a_place_in_a_queue_is_told_as_of_the_last_look(desk: Desk, ahead: int, words: str) -> None:
+    desk.queues.places = {desk.one.attempt_id: Queued("reports", ahead, 3, "reports", b"")}
+    desk.lookup.add(desk.one, Why.ADOPT, "reports", desk.now_s)
+    desk.look()
+    [wait] = desk.said
+    assert isinstance(wait, Waiting)
+    assert wait.message == f"in queue 'reports', {words}; no worker has taken it yet"

@@ -66,24 +66,24 @@ def test_the_story_of_a_failure_has_every_step_and_the_reason() -> None:
 @pytest.mark.parametrize(
     ("values", "words", "what_to_do"),
     [
-        ({}, "waits since 1h to be submitted, for room on its backend", "kubernetes_parallelism"),
+        ({}, "queued 1h ago, not submitted: it waits for room on its backend", "kubernetes_parallelism"),
         (
             {"waits_for": Reason.QUOTA, "waits_message": "pods, used 10 of 10"},
-            "waits since 1h to be submitted: QuotaExceeded: pods, used 10 of 10",
+            "queued 1h ago, not submitted: QuotaExceeded: pods, used 10 of 10",
             Reason.QUOTA.hint,
         ),
-        ({"submitted_at": at(0)}, "submitted since 1h, not started", ""),
+        ({"submitted_at": at(0)}, "submitted 1h ago, not started", ""),
         (
             {"submitted_at": at(0), "backend": BackendName.CELERY},
-            "submitted since 1h, not started",
-            "are there workers for queue gpu-1",
+            "submitted 1h ago, not started",
+            "start workers for queue gpu-1",
         ),
         (
             {"submitted_at": at(0), "started_at": at(60), "where": "celery@w1", "waits_for": Reason.IN_QUEUE},
-            "runs since 59m on celery@w1",
+            "running for 59m on celery@w1",
             "",
         ),
-        ({"ended_at": at(1), "outcome": Outcome.SUCCEEDED}, "its process ended well", ""),
+        ({"ended_at": at(1), "outcome": Outcome.SUCCEEDED}, "succeeded (its process ended well)", ""),
     ],
 )
 def test_how_it_stands_is_one_line_with_what_to_do(

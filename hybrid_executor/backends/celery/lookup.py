@@ -211,8 +211,7 @@ def _where(task_id: str, search: _Search, place: Place) -> Observation:
         return Accepted(search.submission, task_id)
     match place:
         case Queued(queue=queue, ahead=ahead, total=total):
-            words = f"in queue {queue!r}, {ahead} of {total} messages before it; no worker has taken it yet"
-            return Waiting(search.submission, Reason.IN_QUEUE, words)
+            return Waiting(search.submission, Reason.IN_QUEUE, _in_line(queue, ahead, total))
         case Behind(queue=queue, read=read, total=total):
             words = (
                 f"not among the first {read} of {total} messages of queue {queue!r}; taken to be behind them"
@@ -224,6 +223,11 @@ def _where(task_id: str, search: _Search, place: Place) -> Observation:
         case Held():
             # It starts in a moment. If it does not, its worker died with it, and Airflow takes it for stuck.
             return Accepted(search.submission, task_id)
+
+
+def _in_line(queue: str, ahead: int, total: int) -> str:
+    place = f"{ahead} of {total} messages were before it at the last look" if ahead else "it is next in line"
+    return f"in queue {queue!r}, {place}; no worker has taken it yet"
 
 
 def _absent(search: _Search, config: CeleryConfig) -> Observation:
