@@ -201,9 +201,9 @@ class Ours:
         self.celery = self.executor.backends[BackendName.CELERY]
         self.pods = self.executor.backends[BackendName.KUBERNETES]
 
-    def heard(self, count: int) -> None:
-        """Wait until the Celery backend has so many answers for the next heartbeat."""
-        until(lambda: len(self.celery._seen) >= count, f"{count} answers of the Celery backend", pause_s=2e-4)
+    def heard(self, count: int, what: str) -> None:
+        """Wait until the Celery backend has so many answers of this kind for the next heartbeat."""
+        until(lambda: len(self.celery._seen) >= count, f"{count} {what}", pause_s=2e-4)
 
     def end_round(self) -> None:
         """Leave out the rest of a round of the comparisons, which begin every ten seconds."""
@@ -226,7 +226,7 @@ class Ours:
         """Queue, hand over, and wait until all are accepted and that is recorded."""
         queue(self.executor, workloads)
         self.executor.heartbeat()
-        self.heard(len(workloads))
+        self.heard(len(workloads), "answers of the broker")
         self.executor.heartbeat()
         self.executor.event_buffer.clear()
 

@@ -93,7 +93,7 @@ def ended_by_ours(our: side.Ours, ends: int, statements: side.Statements) -> dic
     cost = _cost_of_storing(workloads)
     watch = Watch()
     side.store_results(side.task_ids(workloads), "SUCCESS")
-    our.heard(ends)
+    our.heard(ends, "results")
     our.put_off_round()
     before, beat = statements.count, Watch()
     our.executor.heartbeat()

@@ -12,8 +12,9 @@ import redis
 import sqlalchemy as sa
 
 from hybrid_executor.backends.celery import push as push_module
+from hybrid_executor.backends.celery import results as results_module
 from hybrid_executor.backends.celery.config import CeleryConfig
-from hybrid_executor.backends.celery.lookup import Why
+from hybrid_executor.backends.celery.lookup import Lookup, Why
 from hybrid_executor.backends.celery.observer import Follow, LookUp, Observer
 from hybrid_executor.backends.celery.push import Push
 from hybrid_executor.backends.celery.results import ResultReader
@@ -241,6 +242,149 @@ def test_a_connection_that_has_fallen_silent_is_given_up() -> None:
     assert push.due_s() == pytest.approx(10.5)  # and another one is tried
 
 
+# --- however many are in flight -------------------------------------------------------
+
+Fetch = Callable[[Any, Any], dict[str, Any]]
+
+
+@pytest.fixture
+def around_reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Fetch], Fetch]], None]:
+    """Puts something around each command that reads results."""
+
+    def put(around: Callable[[Fetch], Fetch]) -> None:
+        monkeypatch.setattr(results_module._RedisStore, "fetch", around(results_module._RedisStore.fetch))
+
+    return put
+
+
+def test_what_was_read_before_the_store_stopped_answering_is_heard(
+    valkey_url: str,
+    ears: Callable[..., Ears],
+    around_reads: Callable[[Callable[[Fetch], Fetch]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To read all in flight takes several commands, and any may be the last that is answered."""
+    monkeypatch.setattr(ResultReader, "pubsub", lambda self: None)
+    ended, unreadable = (celery_submission().id for _ in range(2))
+
+    def around(fetch: Fetch) -> Fetch:
+        def failing(store: Any, task_ids: Any) -> dict[str, Any]:
+            if celery_task_id(unreadable) in task_ids:
+                raise redis.TimeoutError("nothing came")
+            return fetch(store, task_ids)
+
+        return failing
+
+    around_reads(around)
+    one = ears(valkey_url, CeleryConfig(poll_interval_s=0.2, results_chunk=1, outage_pause_max_s=0.2))
+    one.store(ended)
+    one.observer.tell(Follow(ended, "default"), Follow(unreadable, "default"))
+    one.time_of(ended)
+
+
+def test_what_was_read_and_not_told_is_told_by_the_next_read(valkey_url: str) -> None:
+    """Whoever is told may fail, and what has been passed over as known would never end."""
+    app = celery_app("memory://", valkey_url)
+    reader = ResultReader(app, CeleryConfig())
+    ids = [celery_task_id(celery_submission().id) for _ in range(3)]
+    for task_id in ids:
+        app.backend.store_result(task_id, None, "SUCCESS")
+    told = next(iter(reader.changes(ids)))
+    assert {told[0], *(task_id for task_id, _ in reader.changes(ids))} == set(ids)
+    assert list(reader.changes(ids)) == []
+    reader.close()
+
+
+def test_a_push_is_heard_between_the_commands_that_read_all(
+    valkey_url: str,
+    ears: Callable[..., Ears],
+    around_reads: Callable[[Callable[[Fetch], Fetch]], None],
+) -> None:
+    """At a hundred thousand in flight they take seconds."""
+    one = ears(valkey_url, CeleryConfig(repair_interval_s=1.0, results_chunk=10))
+    ids = [one.follow() for _ in range(1000)]
+    until_subscribed(valkey_url, ids[-1])
+    commands: list[bool] = []
+
+    def around(fetch: Fetch) -> Fetch:
+        def storing(store: Any, task_ids: Any) -> dict[str, Any]:
+            found = fetch(store, task_ids)
+            if commands:
+                commands.append((ids[0], Ended) in one.said)
+            elif task_ids[0] == celery_task_id(ids[0]):  # the first of a round, which then finds it no more
+                commands.append(False)
+                one.store(ids[0])
+            time.sleep(0.005)
+            return found
+
+        return storing
+
+    around_reads(around)
+    one.time_of(ids[0])
+    until(lambda: any(commands), lambda: f"{len(commands)} commands")
+    assert commands.index(True) < 50  # of a hundred
+
+
+def test_a_subscription_that_the_server_has_cut_for_not_being_read_loses_nothing(
+    own_valkey: ValkeyServer, ears: Callable[..., Ears]
+) -> None:
+    """As ``client-output-buffer-limit`` wants it of a scheduler that had no processor for a while."""
+    url = own_valkey.url_of(1)
+    one = ears(url)
+    ids = [one.follow() for _ in range(300)]
+    until_subscribed(url, ids[-1])
+    with redis.Redis.from_url(url) as client:
+        client.config_set("client-output-buffer-limit", "pubsub 1mb 1mb 1")
+        before = [found["id"] for found in client.client_list(_type="pubsub")]
+        with client.pipeline(transaction=True) as pipe:  # so that nothing is sent before all is published
+            for submission in ids:
+                channel = f"celery-task-meta-{celery_task_id(submission)}"
+                raw = one.app.backend.encode({"status": "SUCCESS", "traceback": "x" * 10_000})
+                pipe.set(channel, raw).publish(channel, raw)
+            pipe.execute()
+        until(lambda: not client.client_list(client_id=before), lambda: "the server has not cut it")
+    for submission in ids:
+        one.time_of(submission)
+
+
+def test_what_a_look_up_stumbles_over_keeps_nobody_from_hearing_of_the_others(
+    valkey_url: str, ears: Callable[..., Ears], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*_: Any) -> None:
+        raise ValueError("a message that nobody can read")
+
+    monkeypatch.setattr(Lookup, "step", stumble)
+    one = ears(valkey_url)
+    submission = one.follow()
+    until_subscribed(valkey_url, submission)
+    one.store(submission)
+    one.time_of(submission)
+
+
+class Flood(Mute):
+    """A subscriber to whom more comes in than can be taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = 0
+
+    def can_read(self, timeout: float) -> bool:
+        return True
+
+    def get_message(self, timeout: float) -> dict[str, Any]:
+        self.taken += 1
+        assert self.taken < 100_000, "this would go on for ever"
+        return {"type": "message", "channel": b"one", "data": b"%d" % self.taken}
+
+
+def test_however_much_is_pushed_something_else_gets_its_turn() -> None:
+    flood, config = Flood(), CeleryConfig()
+    push = Push(flood, config)
+    push.follow("one")
+    assert push.hear(0.0).raws == {"one": b"%d" % config.push_chunk}
+    assert push.due_s() == 0.0  # the rest may have been read from the socket, which is still by now
+
+
 # --- rights ---------------------------------------------------------------------------
 
 
@@ -326,6 +470,7 @@ def test_ten_thousand_attempts_leave_no_subscription_and_take_few_commands(
         commands = client.info("commandstats")
     assert subscribed(redis.Redis.from_url(url)) == 0
     assert one.observer._push._followed == set()
+    assert (one.observer._results._seen, one.observer._joined, one.observer._round) == ({}, {}, {})
     # It closes its connection first.
     until(lambda: one.observer._push._task_of == {}, lambda: len(one.observer._push._task_of))
     assert commands["cmdstat_subscribe"]["calls"] < 1000

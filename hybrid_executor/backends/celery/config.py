@@ -20,6 +20,8 @@ class CeleryConfig:
     read_timeout_s: float = 10.0
     #: After how long an attempt that could not be published is to be handed over again.
     publish_retry_s: float = 1.0
+    #: What is taken of pushes before anything else gets its turn.
+    push_chunk: int = 1000
     #: Messages in one pipeline. What is in doubt after a broken connection is at most this many.
     publish_chunk: int = 500
     #: Ids in one read of results.

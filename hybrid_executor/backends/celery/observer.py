@@ -3,16 +3,22 @@
 It reads nothing while nothing is in flight. Where results are pushed they are
 heard at once, and read seldom, for what a push has missed; elsewhere they are
 read often. A result store that is away ends no attempt and loses no answer: it
-is asked again until it is back. Everything in here but ``tell`` and the life
-cycle belongs to that thread.
+is asked again until it is back.
+
+Whatever is in flight, each turn takes a bounded part of it: one look-up, so
+many pushes, so many reads. A push waits for one turn; a result whose push was
+lost in silence, for the rest of ``repair_interval_s`` and one round of reads,
+which is a turn for each ``results_chunk``. Everything in here but ``tell`` and
+the life cycle belongs to that thread.
 """
 
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from celery import states
@@ -77,6 +83,10 @@ class Observer:
         self._bell = Bell()
         self._followed: dict[str, SubmissionId] = {}
         self._started: set[SubmissionId] = set()
+        #: Tasks to be read, in the order of their turn: of those whose subscription was confirmed, and
+        #: of all that were followed when the round began.
+        self._joined: dict[str, None] = {}
+        self._round: dict[str, None] = {}
         self._read_at_s = 0.0
         self._away_until_s = 0.0
         self._stopping = threading.Event()
@@ -126,7 +136,7 @@ class Observer:
         if now_s < self._away_until_s:
             return
         try:
-            self._lookup.step(now_s)
+            self._look(now_s)
             self._follow(now_s)
         except ResultsUnavailable as error:
             self._push.close()
@@ -135,23 +145,41 @@ class Observer:
             if self._followed:
                 self._outage.over()
 
+    def _look(self, now_s: float) -> None:
+        try:
+            self._lookup.step(now_s)
+        except ResultsUnavailable:
+            raise
+        except Exception:
+            # What one look-up stumbles over keeps nobody from hearing of the others.
+            log.exception("looking for Celery tasks failed; trying again")
+
     def _follow(self, now_s: float) -> None:
         heard = self._push.hear(now_s)
         self._judge(self._results.heard(heard.raws))
-        if now_s >= self._read_due_s():
+        self._joined.update(dict.fromkeys(task_id for task_id in heard.joined if task_id in self._followed))
+        if not self._round and now_s >= self._read_due_s():
             self._read_at_s = now_s
             self._push.probe(now_s)
-            self._judge(self._results.changes(list(self._followed)))
-        elif heard.joined:
-            self._judge(self._results.changes(heard.joined))
+            self._round = dict.fromkeys((*self._joined, *self._followed))
+            self._joined.clear()
+        self._read_some(self._joined)
+        self._read_some(self._round)
+
+    def _read_some(self, waiting: dict[str, None]) -> None:
+        """Read the first of these, as many as one command asks for; those that can't be read stay."""
+        some = list(islice(waiting, self._config.results_chunk))
+        self._judge(self._results.changes(some))
+        for task_id in some:
+            waiting.pop(task_id, None)
 
     def _read_due_s(self) -> float:
         """When all that is followed is to be read."""
         config = self._config
         return self._read_at_s + (config.repair_interval_s if self._push.is_open else config.poll_interval_s)
 
-    def _judge(self, results: Mapping[str, Result]) -> None:
-        for task_id, result in results.items():
+    def _judge(self, results: Iterable[tuple[str, Result]]) -> None:
+        for task_id, result in results:
             if not (submission := self._followed.get(task_id)):
                 continue
             if seen := observation(submission, result):
@@ -162,6 +190,8 @@ class Observer:
 
     def _pause_s(self, now_s: float) -> float | None:
         """How long to wait for orders and pushes; None means until one comes."""
+        if self._joined or self._round:
+            return max(self._away_until_s - now_s, 0.0)
         due = [due_s for due_s in (self._lookup.next_due_s(), self._push.due_s()) if due_s is not None]
         if self._followed:
             due.append(self._read_due_s())
@@ -217,5 +247,7 @@ class Observer:
         self._followed.pop(celery_task_id(submission), None)
         self._queue_of.pop(submission, None)
         self._started.discard(submission)
+        for waiting in (self._joined, self._round):
+            waiting.pop(celery_task_id(submission), None)
         self._push.leave(celery_task_id(submission))
         self._results.forget(celery_task_id(submission))

@@ -66,6 +66,8 @@ class Push:
         self._pubsub: Any = None
         #: Asked for a sign of life since it last said anything.
         self._probed = False
+        #: More may have come in than was taken; the socket, from which it may have been read, does not tell.
+        self._has_more = False
         self._closed_until_s = 0.0
         self._refused = False
 
@@ -97,11 +99,14 @@ class Push:
     def due_s(self) -> float | None:
         """When ``hear`` has something to do, whatever comes in; None if nothing."""
         if self.is_open:
-            return 0.0 if self._leaving or not self._followed else None
+            return 0.0 if self._leaving or self._has_more or not self._followed else None
         return self._closed_until_s if self._followed else None
 
     def hear(self, now_s: float) -> Heard:
-        """Subscribe and unsubscribe as told since the last call, and take what has come in. Never raises."""
+        """Subscribe and unsubscribe as told since the last call, and take what has come in. Never raises.
+
+        Takes ``push_chunk`` at most: where more comes in than can be taken, something else gets its turn.
+        """
         if now_s < self._closed_until_s:
             return Heard()
         try:
@@ -137,7 +142,7 @@ class Push:
         """Close the connection; the next ``hear`` subscribes again to all that is followed."""
         if self._pubsub is not None:
             self._pubsub.close()
-        self._pubsub, self._probed = None, False
+        self._pubsub, self._probed, self._has_more = None, False, False
         self._joining, self._leaving = set(self._followed), set()
         self._task_of.clear()
 
@@ -163,7 +168,10 @@ class Push:
     def _take(self) -> Heard:
         raws: dict[str, Any] = {}
         joined: dict[str, None] = {}
-        while self._pubsub.connection.can_read(timeout=0):
+        for _ in range(self._config.push_chunk):
+            self._has_more = self._pubsub.connection.can_read(timeout=0)
+            if not self._has_more:
+                break
             # The rest of what has begun to come is waited for.
             message = self._pubsub.get_message(timeout=self._config.read_timeout_s)
             self._probed = False

@@ -233,22 +233,22 @@ class ResultReader:
         if task_id in self._read:
             self._seen[task_id] = self._read.pop(task_id)
 
-    def changes(self, task_ids: Sequence[str]) -> dict[str, Result]:
-        """What differs from the last call. Raises ``ResultsUnavailable``."""
-        changed = {}
+    def changes(self, task_ids: Sequence[str]) -> Iterator[tuple[str, Result]]:
+        """What differs from what is known, each as it is read. Raises ``ResultsUnavailable`` at the end.
+
+        One is known when it is told, not when it is read: what a failure has
+        kept from whoever asks is told by the next read.
+        """
         for task_id, raw, result in self._decoded(task_ids, unless=self._seen):
             self._seen[task_id] = raw
-            changed[task_id] = result
-        return changed
+            yield task_id, result
 
-    def heard(self, raws: Mapping[str, Any]) -> dict[str, Result]:
-        """What differs, of results that were pushed, from what is known."""
-        changed = {}
+    def heard(self, raws: Mapping[str, Any]) -> Iterator[tuple[str, Result]]:
+        """What differs, of results that were pushed, from what is known; known when it is told."""
         for task_id, raw in raws.items():
             if self._store and self._seen.get(task_id) != raw and (r := _decode(self._store, task_id, raw)):
                 self._seen[task_id] = raw
-                changed[task_id] = r
-        return changed
+                yield task_id, r
 
     def pubsub(self) -> Any | None:
         """A subscriber to what the store publishes; None if it publishes nothing. Does not connect."""
