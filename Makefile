@@ -14,8 +14,8 @@ BETA := tests/contract/test_executor_surface.py tests/contract/test_tasks.py tes
   tests/contract/test_celery_message.py tests/contract/test_pod_matches_stock.py \
   tests/integration/test_executor.py tests/integration/test_ledger_migrations.py tests/integration/test_moving_in.py \
   tests/integration/test_provider.py tests/integration/test_scheduler_transaction.py \
-  tests/integration/test_scaling_query.py \
-  $(addprefix tests/e2e/test_,access.py airflow_2_config.py commands.py examples.py running.py)
+  tests/integration/test_scaling_query.py $(addprefix tests/integration/test_cli_,hybrid.py ledger.py) \
+  $(addprefix tests/e2e/test_,access.py airflow_2_config.py commands.py examples.py running.py without_package.py)
 
 # What speaks to the broker's server by other ways than Celery's: scripts, streams, channels, queues looked into.
 REDIS := tests/integration/test_ledger_live.py tests/integration/test_ledger_live_servers.py \

@@ -3,11 +3,13 @@
 import json
 import re
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import yaml
 from sqlalchemy import create_engine, text
 
+from hybrid_executor.airflowtables import A_ROW_PER_TRY
 from hybrid_executor.naming import LABEL_ATTEMPT, LABEL_DEPLOYMENT
 from tests.fixtures.kube import Kube
 from tests.fixtures.servers import SharedPostgres
@@ -301,6 +303,16 @@ def test_routes_notes_airflow_2s_setting(site: Site) -> None:
 
 # --- doctor -------------------------------------------------------------------------------
 
+#: A beta of the next Airflow is outside the package's own pin, and the doctor is right to say so.
+UNSOUND = {"versions"} if A_ROW_PER_TRY else set()
+
+
+def check_sound(done: CompletedProcess[str]) -> None:
+    """Nothing is wrong but what is on this Airflow."""
+    wrong = [line for line in done.stdout.splitlines() if not line.startswith("ok ")]
+    assert {line.partition(":")[0] for line in wrong} == {f"problem  {check}" for check in UNSOUND}, wrong
+    assert done.returncode == len(UNSOUND), done.stdout + done.stderr
+
 
 @pytest.fixture
 def healthy(kube: Kube, valkey_url: str) -> dict[str, str]:
@@ -314,8 +326,7 @@ def healthy(kube: Kube, valkey_url: str) -> dict[str, str]:
 
 def test_the_doctor_finds_a_healthy_site_well(site: Site, healthy: dict[str, str]) -> None:
     done = site.run("hybrid", "doctor", **healthy)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert all(line.startswith("ok ") for line in done.stdout.splitlines()), done.stdout
+    check_sound(done)
     for check in ("broker", "result backend", "live ledger", "Kubernetes API", "metadata database", "ledger"):
         assert f"ok       {check}" in done.stdout
 
@@ -324,7 +335,7 @@ def test_the_doctor_says_what_images_must_have_where_pods_are_measured(
     site: Site, healthy: dict[str, str]
 ) -> None:
     done = site.run("hybrid", "doctor", AIRFLOW__HYBRID_EXECUTOR__MEASURE_PODS="True", **healthy)
-    assert done.returncode == 0, done.stdout + done.stderr
+    check_sound(done)
     assert "hybrid_executor.worker.task (measure_pods): it must be in their images" in done.stdout
 
 
@@ -357,6 +368,7 @@ def test_the_doctor_names_everything_that_is_wrong_and_no_secret(site: Site, tmp
         "result backend",
         "live ledger",
         "Kubernetes API",
+        *UNSOUND,
     }
     assert "hunter2" not in done.stdout + done.stderr
 
@@ -393,7 +405,7 @@ def test_the_doctor_finds_task_instances_that_nobody_would_adopt(site: Site, hea
         engine.dispose()
     assert done.returncode == 1
     assert "1 unfinished name executor 'KubernetesExecutor'" in done.stdout
-    assert helped.returncode == 0, helped.stdout + helped.stderr
+    check_sound(helped)
 
 
 def test_the_doctor_says_how_to_migrate(
