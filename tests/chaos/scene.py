@@ -107,6 +107,10 @@ class Scene:
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
         self.stack.client.call("PATCH", path, {"new_state": "success"})
 
+    def pause(self, dag_id: str, *, paused: bool = True) -> None:
+        """What a user does: let nothing of a DAG be scheduled, or let it again."""
+        self.stack.client.call("PATCH", f"/dags/{dag_id}", {"is_paused": paused})
+
     def delete_run(self, dag_id: str, run_id: str) -> None:
         """What a user does: delete a whole run, which Airflow allows once it does not run any more."""
         self.fail_run(dag_id, run_id)
