@@ -3,9 +3,10 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from bench.figure import Case, Figure, Size
 from bench.plan import rounds_of, turns
 from bench.table import growth_rows, markdown, rows
 from bench.world import ROOT, World
-from tests.cluster.build import CannotBuild
+from hybrid_executor.standalone.stack.process import descendants, kill_all
 
 Say = Callable[[str], None]
+#: Longest wait for a word of a side. What takes longest is a ledger of 10,000,000 rows.
+ANSWER_S = 900.0
 
 
 class SideFailed(Exception):
@@ -49,9 +52,12 @@ class Side:
             )
 
     def answer(self) -> dict[str, float]:
-        """Its next line."""
+        """Its next line. One that says nothing in ``ANSWER_S`` is ended."""
         assert self._process.stdout
+        patience = threading.Timer(ANSWER_S, self._kill)
+        patience.start()
         line = self._process.stdout.readline()
+        patience.cancel()
         try:
             said: dict[str, float] = json.loads(line)
         except ValueError as error:
@@ -62,19 +68,27 @@ class Side:
     def turn(self) -> dict[str, float]:
         """One round."""
         assert self._process.stdin
-        self._process.stdin.write(b"\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended, as its answer tells
+            self._process.stdin.write(b"\n")
+            self._process.stdin.flush()
         return self.answer()
 
     def close(self) -> None:
         """It ends with its standard input, and takes its own children along."""
         assert self._process.stdin
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill()
             self._process.wait()
+
+    def _kill(self) -> None:
+        # Its children have its standard output too, and an end of it is waited for.
+        children = descendants(self._process.pid)
+        self._process.kill()
+        kill_all(children)
 
 
 @contextmanager
@@ -120,11 +134,13 @@ def run(
             began_s = time.monotonic()
             try:
                 measured = measure(world, figure, case, rounds_of(figure, size, rounds))
-            except (SideFailed, CannotBuild) as failure:
-                failures.append(f"{figure.name}, {case.name}: {failure}")
+                found = rows(figure, case, measured)
+            except Exception as failure:  # noqa: BLE001 - told, and raised at the end
+                # Servers, builds and sides may fail in any way, and an hour's other rows are worth keeping.
+                failures.append(f"{figure.name}, {case.name}: {type(failure).__name__}: {failure}")
+                say(f"failed: {failures[-1]}")
                 continue
             cases[case.name] = measured
-            found = rows(figure, case, measured)
             table += found
             say(f"{figure.title}: {case.name} ({time.monotonic() - began_s:.0f} s)\n{markdown(found)}")
         if grown := growth_rows(figure, cases):

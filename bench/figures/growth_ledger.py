@@ -1,10 +1,8 @@
 """What one change costs as the ledger's history grows."""
 
-from sqlalchemy import text
-
 from bench import airflow_side as side
 from bench.figure import Case, Figure, Reading, Size, Turn
-from bench.figures.growth_inflight import CHANGES, CONSTANT, FLAT, changing
+from bench.figures.growth_inflight import CHANGES, CONSTANT, FLAT, changing, know_the_tasks
 from bench.figures.heartbeat_idle import in_flight_ours
 from bench.meter import Watch
 
@@ -39,9 +37,7 @@ def ours(rows: int) -> Turn:
 
     fill_history(side.engine(), rows)
     change = changing(in_flight_ours(IN_FLIGHT))
-    with side.engine().begin() as connection:
-        # As autovacuum has done it long since where a history is this long.
-        connection.execute(text("ANALYZE task_instance"))
+    know_the_tasks()
 
     def turn() -> dict[str, float]:
         return change() | {"scaling": _scaling_ms()}

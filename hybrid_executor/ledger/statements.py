@@ -46,6 +46,9 @@ STATEMENTS_MAX = 64
 #: Columns that name a row, and all that there are.
 KEY = ("attempt_id", "submission")
 ALL = tuple(column.name for column in submission.columns)
+#: Of a row that is found by its key (PostgreSQL). ``ended_at IS NULL`` would offer the planner the index of
+#: what is open: where its statistics are of a quieter hour, that seems short, and all in flight is read.
+_IS_OPEN = func.num_nulls(submission.c.ended_at) == 1
 
 
 def parameters(dialect: str, rows: Sequence[Row], names: Sequence[str] = ALL) -> Parameters:
@@ -82,7 +85,7 @@ def locking() -> Select[Any]:
     return (
         select(submission.c.attempt_id, submission.c.submission)
         .join(arrays, _same_row(arrays))
-        .where(submission.c.ended_at.is_(None))
+        .where(_IS_OPEN)
         .order_by(submission.c.attempt_id, submission.c.submission)
         .with_for_update(of=submission)
     )
@@ -99,7 +102,7 @@ def changing(dialect: str, columns: Sequence[str]) -> Update:
         arrays = _arrays((*KEY, *columns))
         return (
             update(submission)
-            .where(_same_row(arrays), submission.c.ended_at.is_(None))
+            .where(_same_row(arrays), _IS_OPEN)
             .values({name: func.coalesce(arrays.c[name], submission.c[name]) for name in columns})
         )
     return (

@@ -1,6 +1,7 @@
 """What the benchmark makes of its readings: order, medians, targets, table; the README shows the newest."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import page
+from bench import run as run_module
 from bench.figure import LIMIT, OURS, Case, Figure, Reading, Size, Target
 from bench.figures import ALL, NAMES
 from bench.paper_node import status_of, success_of
@@ -37,6 +39,52 @@ def test_sides_take_turns_so_that_a_slow_moment_slows_all_of_them() -> None:
     assert list(turns(("stock", OURS, LIMIT), 2)) == [
         (0, "stock"), (0, OURS), (0, LIMIT), (1, "stock"), (1, OURS), (1, LIMIT)
     ]  # fmt: skip
+
+
+def test_a_figure_that_fails_in_whatever_way_costs_no_other_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(world: Any, figure: Figure, case: Case, rounds: int) -> dict[str, list[dict[str, float]]]:
+        if case.name == "broken":
+            raise OSError("the server is gone")
+        return {OURS: [{"time": 1.0}]}
+
+    monkeypatch.setattr(run_module, "measure", measure)
+    reading, said = Reading(name="time", unit="ms"), []
+    figures = [figure(reading, cases=[Case("broken", {}, frozenset(Size))]), figure(reading)]
+    with pytest.raises(run_module.Incomplete, match="f, broken: OSError: the server is gone") as failed:
+        run_module.run(None, figures, Size.FULL, None, said.append)  # type: ignore[arg-type]
+    assert [found["ours"] for found in failed.value.table] == [1.0]
+    assert said[0] == "failed: f, broken: OSError: the server is gone"
+
+
+def side_process(code: str, tmp_path: Path) -> run_module.Side:
+    """A side that runs this instead of a figure."""
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "__init__.py").touch()
+    (tmp_path / "bench" / "side.py").write_text(code)
+    return run_module.Side(figure(), Case("few"), OURS, dict(os.environ), tmp_path / "log")
+
+
+def test_a_side_that_has_ended_is_a_failure_whenever_it_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "ROOT", tmp_path)
+    one = side_process("print('{}', flush=True)", tmp_path)
+    assert one.answer() == {}
+    for _ in range(2):
+        with pytest.raises(run_module.SideFailed, match="ours ended"):
+            one.turn()
+    one.close()
+
+
+def test_a_side_that_says_nothing_is_ended_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "ROOT", tmp_path)
+    monkeypatch.setattr(run_module, "ANSWER_S", 0.5)
+    one = side_process("import os, time\nos.fork()\ntime.sleep(600)", tmp_path)
+    with pytest.raises(run_module.SideFailed, match="ours ended"):
+        one.answer()
+    one.close()
 
 
 def test_a_run_in_which_a_figure_failed_is_no_whole_one() -> None:
