@@ -22,8 +22,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hybrid_executor import contract
-from hybrid_executor.cli import livehalf, workforce
+from hybrid_executor import contract, workforce
+from hybrid_executor.cli import livehalf
 from hybrid_executor.cli.ledger import history, plain, reading
 from hybrid_executor.cli.livehalf import LiveState
 from hybrid_executor.durations import in_words

@@ -13,16 +13,16 @@ from dataclasses import replace
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
+from hybrid_executor import workforce
 from hybrid_executor.backends.celery.app import provider_app
 from hybrid_executor.backends.celery.roster import Member, Roster
-from hybrid_executor.cli import workforce
 from hybrid_executor.cli.ledger import history, reading
 from hybrid_executor.cli.routes import show, tell
-from hybrid_executor.cli.workforce import TIMEOUT_S
 from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.errors import BrokerUnavailable
 from hybrid_executor.model.worker import pod_of
 from hybrid_executor.settings import load_settings
+from hybrid_executor.workforce import TIMEOUT_S
 
 #: Between two looks at a worker that drains.
 LOOK_AGAIN_S = 1.5

@@ -24,8 +24,10 @@ from hybrid_executor.contract.queueing import (
 from hybrid_executor.contract.tasks import AirflowTasks
 from hybrid_executor.contract.tokens import WorkloadTokens
 from hybrid_executor.contract.views import (
+    RunGroup,
     TaskView,
     live_schedulers,
+    run_groups,
     task_views,
     unfinished_by_executor,
     unfinished_by_queue,
@@ -36,6 +38,7 @@ __all__ = [
     "AirflowExecutor",
     "AirflowTasks",
     "MetadataUnavailable",
+    "RunGroup",
     "TaskView",
     "WorkloadTokens",
     "attempt_of",
@@ -52,6 +55,7 @@ __all__ = [
     "read_adoptable",
     "reapply_mutation_hook",
     "restart_wait",
+    "run_groups",
     "succeeded_state",
     "task_views",
     "trace_carrier",

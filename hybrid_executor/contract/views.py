@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.jobs.job import Job, JobState
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import Engine, func, or_, select
+from sqlalchemy import Engine, Select, case, func, literal_column, or_, select
 
 from hybrid_executor.contract.database import short_session
 
@@ -56,6 +57,33 @@ def task_views(dag_id: str, run_id: str, task_id: str) -> list[TaskView]:
     )
     with short_session() as session:
         return [TaskView(**row) for row in session.execute(found).mappings()]
+
+
+@dataclass(frozen=True, slots=True)
+class RunGroup:
+    """So many instances of one task of a run in one state; each of those that are queued by itself."""
+
+    task_id: str
+    #: None for those that are not scheduled yet.
+    state: str | None
+    #: The attempt of one that is queued.
+    attempt_id: str | None
+    count: int
+
+
+def of_run(dag_id: str, run_id: str) -> Select[Any]:
+    """The groups of a run: as many as it has tasks, states and what is queued, not as its instances."""
+    ti = TaskInstance
+    # A constant in the text: PostgreSQL would take an expression with parameters for another one in GROUP BY.
+    attempt = case((ti.state == literal_column("'queued'"), ti.external_executor_id))
+    key = (ti.task_id, ti.state, attempt)
+    return select(*key, func.count()).where(ti.dag_id == dag_id, ti.run_id == run_id).group_by(*key)
+
+
+def run_groups(dag_id: str, run_id: str) -> list[RunGroup]:
+    """All task instances of a run, of one moment; none if there is no such run. May raise ``Unavailable``."""
+    with short_session() as session:
+        return [RunGroup(*row) for row in session.execute(of_run(dag_id, run_id))]
 
 
 def live_schedulers(grace_s: float) -> frozenset[str]:

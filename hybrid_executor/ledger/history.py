@@ -75,6 +75,16 @@ class History:
         """
         return self._records(queries.of_task(dag_id, run_id, task_id, map_index, TASK_ROWS))[::-1]
 
+    def stages_of_run(self, dag_id: str, run_id: str) -> dict[str, Stage]:
+        """How far each open attempt of a run is."""
+        rows = self._rows(queries.stages_of_run(dag_id, run_id))
+        return {row["attempt_id"]: Stage(row["stage"]) for row in rows}
+
+    def span_of_run(self, dag_id: str, run_id: str) -> tuple[datetime, datetime] | None:
+        """When the first and the last submission of a run were queued, UTC; None if there is none."""
+        [row] = self._rows(queries.span_of_run(dag_id, run_id))
+        return (row["first"], row["last"]) if row["count"] else None
+
     def of_attempt(self, attempt_id: str) -> list[SubmissionRecord]:
         """The submissions of one attempt, oldest first."""
         return self._records(statements.by_attempt([attempt_id]))

@@ -121,6 +121,24 @@ def of_task(dag_id: str, run_id: str, task_id: str, map_index: int | None, limit
     return select(submission).where(*key).order_by(*order).limit(limit)
 
 
+def stages_of_run(dag_id: str, run_id: str) -> Select[Any]:
+    """How far each open submission of a run is."""
+    return select(_c.attempt_id, stage_as_sql.label("stage")).where(
+        _c.ended_at.is_(None), _c.dag_id == dag_id, _c.run_id == run_id
+    )
+
+
+def span_of_run(dag_id: str, run_id: str) -> Select[Any]:
+    """When the first and the last submission of a run were queued, and how many there are."""
+    # Counted as well: of times alone PostgreSQL would look for the ends of the index on ``queued_at``.
+    columns: list[ColumnElement[Any]] = [
+        func.min(_c.queued_at).label("first"),
+        func.max(_c.queued_at).label("last"),
+        func.count().label("count"),
+    ]
+    return select(*columns).where(_c.dag_id == dag_id, _c.run_id == run_id)
+
+
 def open_counts() -> Select[Any]:
     """Open submissions by backend, queue and stage; with the oldest of each."""
     counted = (func.count().label("count"), func.min(_c.queued_at).label("oldest"))

@@ -44,6 +44,13 @@ def reader(user: GetUserDep) -> Reader:
 ReaderDep = Annotated[Reader, Depends(reader)]
 
 
+def cluster_reader(who: ReaderDep) -> Reader:
+    """403 for who may not see what is of no DAG."""
+    if not who.sees_cluster:
+        raise HTTPException(status.HTTP_403_FORBIDDEN, "You may not see the cluster's activity")
+    return who
+
+
 def task_reader(dag_id: Word, user: GetUserDep) -> str:
     """403 for who may not see the task instances of this DAG, whether or not there is such a DAG."""
     allowed = get_auth_manager().is_authorized_dag(

@@ -4,7 +4,8 @@ Pure: records in, models out. Texts from outside are cut, so that no answer grow
 without bound; all of a message stands in ``airflow hybrid why``.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -14,15 +15,17 @@ from pydantic import BaseModel, ConfigDict
 from hybrid_executor.contract import TaskView
 from hybrid_executor.durations import in_words_finely
 from hybrid_executor.ledger.history import Wait
-from hybrid_executor.model.attempt import TaskAddress
+from hybrid_executor.model.attempt import BackendName, TaskAddress
 from hybrid_executor.model.record import Outcome, Stage, SubmissionRecord
 from hybrid_executor.overview import Overview, QueueStanding, Spread
+from hybrid_executor.plugin.questions import RunQuestion, WorkersQuestion
 from hybrid_executor.poolload import PoolLoad
+from hybrid_executor.runcount import Place, RunCount
 from hybrid_executor.timeline import advice, headline, story, unknown_here
 
 #: Characters of a message in a list, and where one task is told of.
 LISTED, TOLD = 300, 2_000
-#: Lines of one kind that an overview has.
+#: Lines of one kind that an overview or a run has.
 LINES_MAX = 30
 
 
@@ -124,6 +127,63 @@ class TaskAnswer(Answer):
     is_cut: bool
     #: What to do about how it stands; empty where there is nothing to do.
     advice: str
+
+
+class RunTaskAnswer(Answer):
+    """One task of a run: how many of its instances are in which place."""
+
+    task_id: str
+    places: dict[str, int]
+
+
+class RunAnswer(Answer):
+    """Where the task instances of a run are: each in one place, so that the numbers are all of them."""
+
+    at: datetime
+    dag_id: str
+    run_id: str
+    total: int
+    #: "not queued" (with Airflow), "queued", "submitted", "running", "ended", "not in the ledger".
+    places: dict[str, int]
+    #: The same by Airflow's own states.
+    states: dict[str, int]
+    #: Those first of which most have not ended.
+    tasks: list[RunTaskAnswer]
+    #: Tasks that were left out.
+    left_out: int
+
+
+class WorkerAnswer(Answer):
+    """A Celery worker, in the words of ``airflow hybrid workers``."""
+
+    worker: str
+    pool: str
+    #: Separated by commas.
+    queues: str
+    #: Tasks that it has of tasks that it can run at a time; a question mark for what nobody knows.
+    load: str
+    #: live, idle (takes nothing although messages wait), draining, leaving, silent, gone or unknown.
+    state: str
+    #: Its pod, if it has one that is known.
+    pod: str
+
+
+class WorkersAnswer(Answer):
+    """Who runs tasks, by name; only for who may see the cluster's activity."""
+
+    #: When the workers answered; None while their first answer is awaited.
+    at: datetime | None
+    #: How many there are in which state, no matter what was asked for.
+    states: dict[str, int]
+    workers: list[WorkerAnswer]
+    #: Where the next page begins; None on the last.
+    following: str | None
+    #: Nodes with tasks in pods, the busiest first.
+    nodes: list["PlaceAnswer"]
+    #: Nodes that were left out.
+    left_out: int
+    #: Who did not answer, and why.
+    problems: list[str]
 
 
 class SpreadAnswer(Answer):
@@ -260,6 +320,11 @@ def log_path(root: str, address: TaskAddress) -> str:
     return f"{root}/dags/{names[0]}/runs/{names[1]}/tasks/{names[2]}{mapped}?try_number={address.try_number}"
 
 
+def run_path(root: str, run: RunQuestion) -> str:
+    """Where Airflow's UI shows a run."""
+    return f"{root}/dags/{quote(run.dag_id, safe='')}/runs/{quote(run.run_id, safe='')}"
+
+
 def details_path(root: str, address: TaskAddress) -> str:
     """Where this page tells of a task."""
     names = [quote(name, safe="") for name in (address.dag_id, address.run_id, address.task_id)]
@@ -277,6 +342,62 @@ def what_to_do(records: list[SubmissionRecord], instances: list[TaskView]) -> st
     if records:
         return advice(records[-1])
     return unknown_here(instances[0].state) if instances else ""
+
+
+def run_answer(
+    count: RunCount, at: datetime, dag_id: str, run_id: str, lines_max: int = LINES_MAX
+) -> RunAnswer:
+    """A run; every place is named, also where nothing is."""
+    return RunAnswer(
+        at=at,
+        dag_id=dag_id,
+        run_id=run_id,
+        total=count.total,
+        places={place: count.places.get(place, 0) for place in Place},
+        states=dict(count.states),
+        tasks=[
+            RunTaskAnswer(task_id=task_id, places={place: found.get(place, 0) for place in Place})
+            for task_id, found in count.tasks[:lines_max]
+        ],
+        left_out=max(0, len(count.tasks) - lines_max),
+    )
+
+
+def workers_answer(
+    at: datetime,
+    rows: Sequence[Mapping[str, str]],
+    nodes: Sequence[tuple[str, int]],
+    *,
+    problems: Sequence[str],
+    asked: WorkersQuestion,
+    lines_max: int = LINES_MAX,
+) -> WorkersAnswer:
+    """A page of the rows, which are in the order of their names."""
+    wanted = [
+        row
+        for row in rows
+        if asked.pool in (None, row["pool"])
+        and asked.state in (None, row["state"])
+        and (asked.after is None or row["worker"] > asked.after)
+    ]
+    shown = wanted[: asked.limit]
+    return WorkersAnswer(
+        at=at,
+        states=dict(Counter(row["state"] for row in rows)),
+        workers=[WorkerAnswer(**{name: _cut(value, LISTED) for name, value in row.items()}) for row in shown],
+        following=shown[-1]["worker"] if len(wanted) > len(shown) else None,
+        nodes=[
+            PlaceAnswer(backend=BackendName.KUBERNETES, where=_cut(name, LISTED), running=count)
+            for name, count in nodes[:lines_max]
+        ],
+        left_out=max(0, len(nodes) - lines_max),
+        problems=[_cut(problem, TOLD) for problem in problems],
+    )
+
+
+def waiting_for_workers() -> WorkersAnswer:
+    """While their first answer is awaited."""
+    return WorkersAnswer(at=None, states={}, workers=[], following=None, nodes=[], left_out=0, problems=[])
 
 
 def overview_answer(

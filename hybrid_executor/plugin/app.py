@@ -1,4 +1,4 @@
-"""The page in Airflow's UI, mounted at ``/hybrid``: overview, ledger and tasks, as pages and as JSON.
+"""The page in Airflow's UI, mounted at ``/hybrid``: overview, ledger, runs, tasks, workers; and as JSON.
 
 Answers GET and nothing else. Every route depends on Airflow's own login and on
 ``access``; pages and JSON are made of the same answers. Made when the API
@@ -26,18 +26,25 @@ from hybrid_executor.ledger.queries import Place, Wanted
 from hybrid_executor.model.errors import LedgerUnavailable
 from hybrid_executor.model.record import SubmissionRecord
 from hybrid_executor.plugin import reading, words
-from hybrid_executor.plugin.access import Reader, ReaderDep, task_reader
+from hybrid_executor.plugin.access import Reader, ReaderDep, cluster_reader, task_reader
 from hybrid_executor.plugin.answers import (
     AttemptsAnswer,
     OverviewAnswer,
+    RunAnswer,
     TaskAnswer,
+    WorkersAnswer,
     attempt,
     instance,
     overview_answer,
+    run_answer,
+    run_path,
     told,
+    waiting_for_workers,
     what_to_do,
+    workers_answer,
 )
-from hybrid_executor.plugin.questions import NO_INDEX, Search, TaskQuestion
+from hybrid_executor.plugin.asking import Asking, ask_everybody
+from hybrid_executor.plugin.questions import NO_INDEX, RunQuestion, Search, TaskQuestion, WorkersQuestion
 from hybrid_executor.version import __version__
 
 HERE = Path(__file__).parent
@@ -59,6 +66,7 @@ app = FastAPI(
     openapi_url=None,
 )
 _surveys = reading.Surveys()
+_asking = Asking(ask_everybody)
 _pages = Environment(
     loader=PackageLoader("hybrid_executor.plugin"),
     autoescape=True,
@@ -68,8 +76,11 @@ _pages = Environment(
 _pages.filters.update(words.FILTERS)
 _pages.globals.update(words.GLOBALS)
 
+ClusterReaderDep = Annotated[Reader, Depends(cluster_reader)]
 SearchDep = Annotated[Search, Query()]
 TaskDep = Annotated[TaskQuestion, Query()]
+RunDep = Annotated[RunQuestion, Query()]
+WorkersDep = Annotated[WorkersQuestion, Query()]
 
 
 def ledger_tag(request: Request, who: ReaderDep) -> str:
@@ -91,7 +102,21 @@ def _unless_known(request: Request, version: str) -> str:
     return tag
 
 
+def run_tag(request: Request, who: ReaderDep, question: RunDep) -> str:
+    """The same for a run."""
+    mark = reading.run_mark(question.dag_id, question.run_id)
+    return _unless_known(request, reading.version(who, reading.now(), mark))
+
+
+def workers_tag(request: Request, who: ClusterReaderDep) -> str:
+    """The same for the workers, who are asked again every few seconds."""
+    seen = _asking.newest()
+    return _unless_known(request, reading.version(who, reading.now(), str(seen and seen.at)))
+
+
 TagDep = Annotated[str, Depends(ledger_tag)]
+RunTagDep = Annotated[str, Depends(run_tag)]
+WorkersTagDep = Annotated[str, Depends(workers_tag)]
 TaskTagDep = Annotated[str, Depends(task_tag)]
 
 
@@ -118,6 +143,20 @@ def task_json(request: Request, tag: TaskTagDep, question: TaskDep, response: Re
     return _task(request, question)
 
 
+@app.get("/api/run", tags=["run"], dependencies=[Depends(task_reader)])
+def run_json(tag: RunTagDep, question: RunDep, response: Response) -> RunAnswer:
+    """Where the task instances of a run are, counted: each is in one place."""
+    response.headers["ETag"] = tag
+    return _run(question)
+
+
+@app.get("/api/workers", tags=["workers"])
+def workers_json(tag: WorkersTagDep, question: WorkersDep, response: Response) -> WorkersAnswer:
+    """The Celery workers as `airflow hybrid workers` shows them, by name, and nodes with tasks in pods."""
+    response.headers["ETag"] = tag
+    return _workers(question)
+
+
 @app.get("/openapi.json", include_in_schema=False)
 def schema() -> dict[str, Any]:
     """What may be asked and what is answered."""
@@ -127,22 +166,37 @@ def schema() -> dict[str, Any]:
 @app.get("/", response_class=HTMLResponse, include_in_schema=False)
 def overview_page(request: Request, who: ReaderDep, tag: TagDep) -> Response:
     """How things stand."""
-    return _page(request, "overview.html", tag, answer=_overview(request, who))
+    return _page(request, "overview.html", tag, who, answer=_overview(request, who))
 
 
 @app.get("/attempts", response_class=HTMLResponse, include_in_schema=False)
 def attempts_page(request: Request, who: ReaderDep, tag: TagDep, search: SearchDep) -> Response:
     """The ledger."""
-    return _page(request, "attempts.html", tag, answer=_attempts(request, who, search), search=search)
+    answer = _attempts(request, who, search)
+    return _page(request, "attempts.html", tag, who, answer=answer, search=search)
 
 
 @app.get("/task", response_class=HTMLResponse, include_in_schema=False, dependencies=[Depends(task_reader)])
-def task_page(request: Request, tag: TaskTagDep, question: TaskDep) -> Response:
+def task_page(request: Request, who: ReaderDep, tag: TaskTagDep, question: TaskDep) -> Response:
     """A task's story; who comes with no map index in its place is sent to an address without one."""
     if request.query_params.get("map_index") == NO_INDEX:
         asked = question.model_dump(exclude_none=True)
         return RedirectResponse(f"{_root(request)}/hybrid/task?{urlencode(asked)}")
-    return _page(request, "task.html", tag, answer=_task(request, question), question=question)
+    return _page(request, "task.html", tag, who, answer=_task(request, question), question=question)
+
+
+@app.get("/run", response_class=HTMLResponse, include_in_schema=False, dependencies=[Depends(task_reader)])
+def run_page(request: Request, who: ReaderDep, tag: RunTagDep, question: RunDep) -> Response:
+    """A run."""
+    return _page(request, "run.html", tag, who, answer=_run(question), run=run_path(_root(request), question))
+
+
+@app.get("/workers", response_class=HTMLResponse, include_in_schema=False)
+def workers_page(
+    request: Request, who: ClusterReaderDep, tag: WorkersTagDep, question: WorkersDep
+) -> Response:
+    """Who runs tasks."""
+    return _page(request, "workers.html", tag, who, answer=_workers(question), search=question)
 
 
 @app.get("/static/{name}", include_in_schema=False)
@@ -161,7 +215,12 @@ def _overview(request: Request, who: Reader) -> OverviewAnswer:
 def _attempts(request: Request, who: Reader, search: Search) -> AttemptsAnswer:
     now, asked = reading.now(), search.model_dump(exclude={"after", "limit", "since"})
     dag_ids = who.dag_ids if search.dag_id is None else who.dag_ids & {search.dag_id}
-    wanted = Wanted(since=search.since or now - LATELY, dag_ids=dag_ids, **asked)
+    since = search.since or now - LATELY
+    if not search.since and search.run_id and search.dag_id and search.dag_id in dag_ids:
+        # All of a run, however long ago.
+        since, last = reading.span_of_run(search.dag_id, search.run_id) or (since, now)
+        asked["until"] = search.until or last + timedelta(microseconds=1)
+    wanted = Wanted(since=since, dag_ids=dag_ids, **asked)
     found = reading.page(wanted, search.limit, Place.at(search.after) if search.after else None)
     return AttemptsAnswer(
         at=now,
@@ -188,6 +247,19 @@ def _task(request: Request, question: TaskQuestion) -> TaskAnswer:
     )
 
 
+def _run(question: RunQuestion) -> RunAnswer:
+    asked = question.model_dump()
+    return run_answer(reading.run_count(**asked), reading.now(), **asked)
+
+
+def _workers(question: WorkersQuestion) -> WorkersAnswer:
+    seen = _asking.newest()
+    if seen is None:
+        return waiting_for_workers()
+    rows, nodes = reading.workforce_rows(seen)
+    return workers_answer(seen.at, rows, nodes, problems=seen.force.problems, asked=question)
+
+
 def _index_of(record: SubmissionRecord) -> int:
     return record.address.map_index if record.address else -1
 
@@ -198,9 +270,15 @@ def _root(request: Request) -> str:
     return root.rstrip("/")
 
 
-def _page(request: Request, name: str, tag: str = "", status: int = 200, **values: Any) -> HTMLResponse:
+def _page(
+    request: Request, name: str, tag: str = "", who: Reader | None = None, status: int = 200, **values: Any
+) -> HTMLResponse:
     text = _pages.get_template(name).render(
-        root=_root(request), base=f"{_root(request)}/hybrid", tag=tag, **values
+        root=_root(request),
+        base=f"{_root(request)}/hybrid",
+        tag=tag,
+        sees_cluster=who is not None and who.sees_cluster,
+        **values,
     )
     headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
     return HTMLResponse(text, status, headers | ({"ETag": tag} if tag else {}))

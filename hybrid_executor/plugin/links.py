@@ -26,7 +26,7 @@ _TABS = (
         "where-and-why",
         "task?dag_id={DAG_ID}&run_id={RUN_ID}&task_id={TASK_ID}&map_index={MAP_INDEX}",
     ),
-    ("dag_run", "where-and-why-run", "attempts?dag_id={DAG_ID}&run_id={RUN_ID}"),
+    ("dag_run", "where-and-why-run", "run?dag_id={DAG_ID}&run_id={RUN_ID}"),
     ("dag", "where-and-why-dag", "attempts?dag_id={DAG_ID}"),
     ("task", "where-and-why-task", "attempts?dag_id={DAG_ID}&task_id={TASK_ID}"),
 )

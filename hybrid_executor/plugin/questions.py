@@ -76,6 +76,28 @@ class Search(BaseModel):
     limit: int = Field(ROWS_MAX, ge=1, le=ROWS_MAX)
 
 
+class RunQuestion(BaseModel):
+    """Which run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dag_id: Word
+    run_id: Word
+
+
+class WorkersQuestion(BaseModel):
+    """Which Celery workers; what is left out asks for no matter which."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pool: Annotated[Word | None, _Empty] = None
+    state: Annotated[Word | None, _Empty] = None
+    after: Annotated[Word | None, _Empty] = Field(
+        None, description="Where the page before ended: its `following`."
+    )
+    limit: int = Field(ROWS_MAX, ge=1, le=ROWS_MAX)
+
+
 class TaskQuestion(BaseModel):
     """Which task of which run; all of its mapped instances without an index."""
 

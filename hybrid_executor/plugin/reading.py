@@ -11,17 +11,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
-from hybrid_executor import contract
+from hybrid_executor import contract, workforce
 from hybrid_executor.contract import TaskView
 from hybrid_executor.ledger import survey
 from hybrid_executor.ledger.history import History, Page
 from hybrid_executor.ledger.queries import Place, Wanted
 from hybrid_executor.ledger.survey import Survey
+from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.errors import ConfigError
 from hybrid_executor.model.record import SubmissionRecord
+from hybrid_executor.overview import places
 from hybrid_executor.plugin.access import Reader
 from hybrid_executor.plugin.answers import ClusterAnswer, pool_answers
+from hybrid_executor.plugin.asking import Seen
 from hybrid_executor.poolload import DIALECTS, PoolLoad, pool_loads
+from hybrid_executor.runcount import RunCount, count_run
 from hybrid_executor.scaling import demand_of
 from hybrid_executor.settings import Settings, load_routing, load_settings
 
@@ -92,6 +96,35 @@ def states(dag_id: str, run_id: str, task_id: str, map_index: int | None) -> str
 def _views(dag_id: str, run_id: str, task_id: str, map_index: int | None) -> list[TaskView]:
     views = contract.task_views(dag_id, run_id, task_id)
     return [view for view in views if map_index in (None, view.map_index)]
+
+
+def run_count(dag_id: str, run_id: str) -> RunCount:
+    """Where each task instance of a run is; two queries."""
+    # The ledger last: what begins meanwhile is further on in both.
+    groups = contract.run_groups(dag_id, run_id)
+    return count_run(groups, History(contract.metadata_engine()).stages_of_run(dag_id, run_id))
+
+
+def run_mark(dag_id: str, run_id: str) -> str:
+    """A word that is another one as soon as a task instance of a run has another state; one query."""
+    return " ".join(sorted(map(str, contract.run_groups(dag_id, run_id))))
+
+
+def span_of_run(dag_id: str, run_id: str) -> tuple[datetime, datetime] | None:
+    """When the first and the last submission of a run were queued."""
+    return History(contract.metadata_engine()).span_of_run(dag_id, run_id)
+
+
+def workforce_rows(seen: Seen) -> tuple[list[dict[str, str]], list[tuple[str, int]]]:
+    """The rows of ``airflow hybrid workers``, and how many tasks run in pods on which node; one query."""
+    told = History(contract.metadata_engine()).places()
+    running = {name: count for (backend, name), count in told.items() if backend is BackendName.CELERY}
+    nodes = [
+        (name, count)
+        for backend, name, count in places((*place, count) for place, count in told.items())
+        if backend is BackendName.KUBERNETES
+    ]
+    return list(workforce.rows(seen.force, running, load_settings().pools)), nodes
 
 
 def cluster() -> ClusterAnswer:

@@ -12,7 +12,9 @@ from hybrid_executor.model.attempt import BackendName
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome, Stage
 from hybrid_executor.plugin import charts
-from hybrid_executor.plugin.questions import Search
+from hybrid_executor.plugin.questions import Search, WorkersQuestion
+from hybrid_executor.runcount import Place
+from hybrid_executor.workforce import STATES as WORKER_STATES
 
 
 def age(then: datetime | None, now: datetime) -> Markup:
@@ -52,7 +54,7 @@ def took(begin: datetime | None, end: datetime | None, now: datetime) -> Markup 
     return in_words(end - begin) if end else age(begin, now)
 
 
-def query(search: Search, **other: Any) -> str:
+def query(search: Search | WorkersQuestion, **other: Any) -> str:
     """The question again, with other values for some of its parts."""
     asked = search.model_dump(mode="json", exclude_defaults=True, exclude={"after"}) | other
     return urlencode({name: value for name, value in asked.items() if value is not None})
@@ -82,6 +84,8 @@ GLOBALS: Mapping[str, Any] = {
     "AS_OF": (
         "Numbers in the words of a wait are of the scheduler's last look, a few seconds ago while it lives."
     ),
+    "PLACES": list(Place),
+    "WORKER_STATES": WORKER_STATES,
     "REASONS": sorted(Reason),
     "charts": charts,
 }

@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 
 from hybrid_executor.standalone.stack.ports import LOOPBACK
-from tests.browser.life import a_busy_hour, fill
+from tests.browser.life import RUN_ID, WORKFORCE, a_busy_hour, a_run, fill
 from tests.fixtures.browser import Site
 from tests.fixtures.page import serving
 from tests.fixtures.rights import NO_RIGHTS, ONE_TEAM
@@ -31,6 +31,8 @@ def busy(
         records = a_busy_hour(served.live_scheduler())
         served.know(*{record.address.dag_id for record in records if record.address})
         served.record(*records)
+        served.instances("training", RUN_ID, *a_run(records, "training"))
+        served.workers(WORKFORCE)
         server = uvicorn.Server(uvicorn.Config(served.app, host=LOOPBACK, port=0, log_level="warning"))
         thread = threading.Thread(target=server.run, name="airflow", daemon=True)
         thread.start()

@@ -4,7 +4,8 @@ And behind them a history, by SQL: ``fill`` of it takes the seconds that rows on
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -12,10 +13,13 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
+from hybrid_executor.backends.celery.roster import Member
 from hybrid_executor.ledger.tables import submission
 from hybrid_executor.model.attempt import BackendName, TaskAddress
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome, SubmissionRecord
+from hybrid_executor.model.worker import WorkerPod, WorkerState
+from hybrid_executor.workforce import Workforce
 from tests.contract.ledger_suite import a_record
 
 CELERY: dict[str, Any] = {"backend": BackendName.CELERY, "queue": "default", "rule": "no other rule: celery"}
@@ -29,6 +33,7 @@ PODS: dict[str, Any] = {
     "queue": "kubernetes",
     "rule": "[hybrid_executor] kubernetes_queues",
 }
+RUN_ID = "scheduled__2026-11-22T07:00:00+00:00"
 #: Why something does not start: a missing image, a quota, a queue without workers, a broker that is away.
 WAITS: list[tuple[dict[str, Any], str, Reason, str]] = [
     (PODS, "train", Reason.IMAGE_PULL, "container base: image registry.example.org/ml:9 is not there"),
@@ -48,6 +53,10 @@ ENDS = {
         (Outcome.FAILED, Reason.ERROR, "the task's process ended with exit code 1"),
     ],
 }
+
+
+def _member(queue: str, at_hand: int) -> Member:
+    return Member(queues=(queue,), at_hand=at_hand, slots=8)
 
 
 #: Submissions that ended before the last hour began, two a second.
@@ -79,6 +88,42 @@ def fill(engine: Engine) -> None:
         connection.execute(text("VACUUM ANALYZE hybrid_submission"))
 
 
+#: Who runs them: with and without tasks, and such as somebody should look at.
+WORKFORCE = Workforce(
+    members={
+        f"celery@light-{number}": _member("default", at_hand) for number, at_hand in enumerate((3, 0, 8, 2))
+    }
+    | {
+        "celery@light-9": replace(_member("default", 1), queues=()),
+        "celery@reports-0": _member("reports", 0),
+    },
+    idle=frozenset({"celery@reports-0"}),
+    pods={
+        name: WorkerPod(name=name, pool="light", state=state, began_at=datetime(2026, 11, 22, tzinfo=UTC))
+        for name, state in [
+            *((f"light-{number}", WorkerState.LIVE) for number in (0, 1, 2, 9, 7)),
+            ("light-3", WorkerState.LEAVING),
+        ]
+    },
+)
+
+
+def a_run(records: Sequence[SubmissionRecord], dag_id: str) -> list[tuple[str, int, str | None, str | None]]:
+    """A run's task instances as Airflow has them: those of the hour, and some that are not so far."""
+    states = {Outcome.SUCCEEDED: "success", Outcome.FAILED: "failed", Outcome.RESTARTED: "up_for_retry"}
+    known = [
+        (
+            record.address.task_id,
+            record.address.map_index,
+            states[record.outcome] if record.outcome else "running" if record.started_at else "queued",
+            record.id.attempt_id,
+        )
+        for record in records
+        if record.address and record.address.dag_id == dag_id
+    ]
+    return [*known, *(("publish", number, None, None) for number in range(30))]
+
+
 def a_busy_hour(scheduler_job: str) -> list[SubmissionRecord]:
     """The same at each call but for the times, which end now."""
     return list(_records(random.Random(8), datetime.now(UTC), scheduler_job))
@@ -92,7 +137,7 @@ def _records(chance: random.Random, now: datetime, scheduler_job: str) -> Iterat
         address = TaskAddress(
             dag_id="etl" if kind is CELERY else "training",
             task_id=task_id,
-            run_id="scheduled__2026-11-22T07:00:00+00:00",
+            run_id=RUN_ID,
             map_index=next(numbers),
         )
         attempt = str(UUID(int=chance.getrandbits(128), version=4))

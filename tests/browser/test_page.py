@@ -16,7 +16,16 @@ from tests.fixtures.stack import wait_until
 
 RUN = "scheduled__2026-11-22T07:00:00%2B00:00"
 TASK = f"/hybrid/task?dag_id=training&run_id={RUN}&task_id=train"
-PATHS = ("/hybrid/", "/hybrid/attempts", "/hybrid/attempts?state=revoked", "/hybrid/attempts?limit=no", TASK)
+THE_RUN = f"/hybrid/run?dag_id=training&run_id={RUN}"
+PATHS = (
+    "/hybrid/",
+    "/hybrid/attempts",
+    "/hybrid/attempts?state=revoked",
+    "/hybrid/attempts?limit=no",
+    TASK,
+    THE_RUN,
+    "/hybrid/workers",
+)
 #: Of each page whose first paint is measured.
 LOADS = 5
 PAINT = "performance.getEntriesByName('first-contentful-paint')"
@@ -43,6 +52,14 @@ def test_airflows_menu_leads_to_every_reason_and_every_row(
     assert frame.locator("html").evaluate("one => getComputedStyle(one).colorScheme") == theme
     picture(page, f"page-overview-{theme}")
 
+    frame.get_by_role("link", name="Workers", exact=True).click()
+    workers = frame.get_by_role("region", name="Celery workers")
+    for worker, load, state in (("light-1", "0 of 8", "live"), ("light-7", "? of ?", "silent")):
+        row = workers.get_by_role("row").filter(has_text=f"celery@{worker}")
+        expect(row).to_contain_text(load)
+        expect(row).to_contain_text(state)
+    picture(page, f"page-workers-{theme}")
+
     frame.get_by_role("link", name="Ledger").click()
     frame.get_by_label("Reason").select_option("ImagePull")
     frame.get_by_role("button", name="Search").click()
@@ -50,6 +67,13 @@ def test_airflows_menu_leads_to_every_reason_and_every_row(
     expect(rows).to_contain_text("registry.example.org/ml:9")
     expect(rows).not_to_contain_text("QuotaExceeded")
     picture(page, f"page-ledger-{theme}")
+    rows.get_by_role("link", name="scheduled__").first.click()
+    sums = frame.get_by_role("list", name="Where its task instances are").get_by_role("listitem")
+    expect(sums).to_have_count(6)
+    first, *rest = [int(words.split()[0]) for words in sums.all_inner_texts()]
+    assert first == sum(rest) > 100
+    picture(page, f"page-run-{theme}")
+    frame.get_by_role("link", name="train", exact=True).click()
     frame.get_by_role("link", name=re.compile("^training.train")).first.click()
     expect(frame.get_by_role("article")).to_contain_text("by [hybrid_executor] kubernetes_queues")
     expect(frame.get_by_role("main")).to_contain_text("correct the image's name")

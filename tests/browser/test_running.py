@@ -36,6 +36,21 @@ def test_both_kinds_are_found_and_each_leads_to_its_log(log_in: LogIn, site: Sit
         expect(page.locator("body")).to_contain_text("task.stdout")
 
 
+def test_the_tab_of_a_run_counts_its_tasks_and_leads_to_the_workers_that_live(
+    log_in: LogIn, site: Site, run_id: str
+) -> None:
+    page = log_in(site)
+    page.goto(f"{site.url}/dags/seen/runs/{run_id}")
+    page.get_by_text("Where and why").first.click()
+    frame = page.frame_locator("iframe")
+    sums = frame.get_by_role("list", name="Where its task instances are")
+    expect(sums).to_contain_text("16 task instances")
+    expect(sums).to_contain_text("2 submitted")
+    frame.get_by_role("link", name="Workers", exact=True).click()
+    workers = frame.get_by_role("region", name="Celery workers")
+    expect(workers.get_by_role("row").filter(has_text="celery@").first).to_contain_text("live")
+
+
 def test_the_tab_of_a_task_says_why_it_does_not_start(
     log_in: LogIn, site: Site, run_id: str, picture: Picture
 ) -> None:

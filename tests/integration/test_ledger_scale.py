@@ -201,6 +201,18 @@ SOME_DAGS = frozenset({None, *(f"dag{number}" for number in range(60))})
             51,
             queries.Place(an_hour_ago() - timedelta(days=5), "a", 1),
         ),
+        lambda: queries.newest(
+            queries.Wanted(
+                since=an_hour_ago() - timedelta(days=300),
+                until=datetime.now(UTC),
+                dag_ids=frozenset({"dag7"}),
+                dag_id="dag7",
+                run_id="run400",
+            ),
+            41,
+        ),
+        lambda: queries.stages_of_run("dag7", "run0"),
+        lambda: queries.span_of_run("dag7", "run400"),
     ],
     ids=[
         "newest",
@@ -225,6 +237,9 @@ SOME_DAGS = frozenset({None, *(f"dag{number}" for number in range(60))})
         "page: tag",
         "page: some DAGs",
         "page: some DAGs long ago",
+        "page: one run",
+        "page: what is open of a run",
+        "page: when a run was",
     ],
 )
 def test_what_people_ask_reads_open_rows_or_the_time_that_they_name(
@@ -238,23 +253,41 @@ def test_what_people_ask_reads_open_rows_or_the_time_that_they_name(
 TASKS = f"""
 CREATE TABLE task_instance
     (id uuid PRIMARY KEY, state varchar(20), queue varchar(256), executor varchar(1000),
-     external_executor_id text);
+     external_executor_id text, dag_id varchar(250), run_id varchar(250), task_id varchar(250));
 INSERT INTO task_instance
 SELECT md5('w' || g)::uuid,
        CASE WHEN g > {OPEN} THEN 'success' WHEN g % 10 = 0 THEN 'queued' ELSE 'running' END,
-       'default', NULL, md5(g::text)::uuid::text
+       'default', NULL, md5(g::text)::uuid::text, 'dag' || g % 100, 'run' || g / 2000, 'task' || g % 20
 FROM generate_series(1, {ROWS // 5}) AS g;
 CREATE INDEX ti_state ON task_instance (state);
+CREATE INDEX ti_dag_run ON task_instance (dag_id, run_id);
 """  # noqa: S608
 
 
-def test_an_autoscaler_reads_what_is_in_flight_and_nothing_of_the_past(history: Engine) -> None:
-    """Each open row at most twice, and one entry of the key for each task instance that is not over."""
-    pool = Pool(name="light", queues=("default",), concurrency=16)
-    query = trigger_query("postgresql", demand_of(pool, RoutingTable(), (), ""))
+@pytest.fixture(scope="module")
+def tasks(history: Engine) -> Engine:
+    """Airflow's own table beside the ledger, with the indexes that Airflow gives it."""
     with history.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(TASKS))
         connection.exec_driver_sql("VACUUM ANALYZE task_instance")
-    with history.connect() as connection:
+    return history
+
+
+def test_the_task_instances_of_a_run_are_counted_without_those_of_others(tasks: Engine) -> None:
+    from hybrid_executor.contract.views import of_run
+
+    with tasks.connect() as connection:
+        root = plan(connection, of_run("dag7", "run50"))
+    scans = [node for node in nodes(root) if "Scan" in node["Node Type"]]
+    assert not [node for node in scans if node["Node Type"] == "Seq Scan"], json.dumps(root, indent=1)
+    # Of 2,000 that were made one after the other each hundredth is of this DAG.
+    assert max(node["Actual Rows"] for node in scans) == 20
+
+
+def test_an_autoscaler_reads_what_is_in_flight_and_nothing_of_the_past(tasks: Engine) -> None:
+    """Each open row at most twice, and one entry of the key for each task instance that is not over."""
+    pool = Pool(name="light", queues=("default",), concurrency=16)
+    query = trigger_query("postgresql", demand_of(pool, RoutingTable(), (), ""))
+    with tasks.connect() as connection:
         assert connection.exec_driver_sql(query).scalar_one() == OPEN // 16
         assert_bounded(plan(connection, text(query)), 3 * OPEN)

@@ -1,6 +1,7 @@
 """The page in Airflow's own API server: who sees what, and that it is what the ledger says."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
@@ -11,19 +12,39 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.generation import GenerationMode
 
+from hybrid_executor.backends.celery.roster import Member
 from hybrid_executor.model.attempt import BackendName, TaskAddress, WorkloadKind
 from hybrid_executor.model.reason import Reason
 from hybrid_executor.model.record import Outcome, SubmissionRecord
+from hybrid_executor.workforce import Workforce
 from tests.contract.ledger_suite import a_record
 from tests.fixtures.page import Served
 
-PAGES = ("/hybrid/", "/hybrid/attempts", "/hybrid/task?dag_id=etl&run_id=r1&task_id=load")
+PAGES = (
+    "/hybrid/",
+    "/hybrid/attempts",
+    "/hybrid/task?dag_id=etl&run_id=r1&task_id=load",
+    "/hybrid/run?dag_id=etl&run_id=r1",
+)
 JSON = (
     "/hybrid/api/overview",
     "/hybrid/api/attempts",
     "/hybrid/api/task?dag_id=etl&run_id=r1&task_id=load",
+    "/hybrid/api/run?dag_id=etl&run_id=r1",
 )
+#: What is of no DAG.
+WORKERS = ("/hybrid/workers", "/hybrid/api/workers")
 OWN = ("/hybrid/openapi.json", "/hybrid/static/page.js", "/hybrid/static/page.css")
+
+
+FORCE = Workforce(
+    members={
+        "celery@a": Member(queues=("default",), at_hand=0, slots=8),
+        "celery@b": Member(queues=(), at_hand=3, slots=8),
+        "celery@c": Member(queues=("default",), at_hand=0, slots=8),
+    },
+    idle=frozenset({"celery@c"}),
+)
 
 
 def minutes_ago(minutes: float) -> datetime:
@@ -42,17 +63,28 @@ def page(served: Served) -> Iterator[Served]:
     served.forget()
 
 
-@pytest.mark.parametrize("path", [*PAGES, *JSON, *OWN])
+@pytest.mark.parametrize("path", [*PAGES, *JSON, *WORKERS, *OWN])
 def test_a_stranger_is_answered_401(page: Served, path: str) -> None:
     assert page.client(name="").get(path).status_code == 401
 
 
-@pytest.mark.parametrize("path", [*PAGES, *JSON])
+@pytest.mark.parametrize("path", [*PAGES, *JSON, *WORKERS])
 def test_who_may_see_no_task_instances_is_answered_403(page: Served, path: str) -> None:
     page.record(of_dag("etl"))
     answer = page.client(role=None).get(path)
     assert answer.status_code == 403
     assert "load" not in answer.text
+
+
+@pytest.mark.parametrize("path", WORKERS)
+def test_who_may_not_see_the_clusters_activity_is_told_of_no_worker(page: Served, path: str) -> None:
+    page.workers(FORCE)
+    answer = page.one_team().get(path)
+    assert answer.status_code == 403
+    assert "celery@" not in answer.text
+    assert page.client().get(path).status_code == 200
+    assert "/hybrid/workers" not in page.one_team().get("/hybrid/").text
+    assert "/hybrid/workers" in page.client().get("/hybrid/").text
 
 
 @pytest.mark.parametrize("path", ["/hybrid/task", "/hybrid/api/task"])
@@ -64,6 +96,14 @@ def test_the_task_of_a_dag_that_one_may_not_read_is_answered_403_whether_there_i
         asked = {"dag_id": dag_id, "run_id": "r1", "task_id": "load"}
         assert page.one_team().get(path, params=asked).status_code == 403
         assert page.client().get(path, params=asked).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/hybrid/run", "/hybrid/api/run"])
+def test_the_run_of_a_dag_that_one_may_not_read_is_answered_403(page: Served, path: str) -> None:
+    page.instances("secret", "r1", ("load", -1, "running", None))
+    asked = {"dag_id": "secret", "run_id": "r1"}
+    assert page.one_team().get(path, params=asked).status_code == 403
+    assert "load" in page.client().get(path, params=asked).text
 
 
 def test_rows_of_other_dags_are_in_no_list_no_count_and_no_chart(page: Served) -> None:
@@ -93,7 +133,7 @@ def test_nothing_but_reading_is_possible(page: Served) -> None:
     from hybrid_executor.plugin.app import app
 
     admin = page.client()
-    for path in (*PAGES, *JSON):
+    for path in (*PAGES, *JSON, *WORKERS):
         assert admin.post(path).status_code == 405
     methods = {method for route in app.routes for method in getattr(route, "methods", ())}
     assert methods <= {"GET", "HEAD"}
@@ -199,6 +239,83 @@ def test_a_page_links_to_the_next_with_the_same_search(page: Served) -> None:
     assert page.client().get(link).text.count("data-top") == 2
 
 
+def test_a_run_is_counted_so_that_the_places_are_all_of_it(page: Served) -> None:
+    """200 task instances: each is with Airflow, queued, submitted, running or over."""
+    held, sent, starts = of_dag("etl"), of_dag("etl"), of_dag("etl")
+    sent = replace(sent, submitted_at=minutes_ago(4))
+    starts = replace(starts, submitted_at=minutes_ago(4), started_at=minutes_ago(1))
+    page.record(held, sent, starts)
+    queued = [("load", "queued", record.id.attempt_id) for record in (held, sent, starts)]
+    rest = (
+        [("load", "success", None)] * 140 + [("load", "failed", None)] * 2 + [("load", "running", None)] * 9
+    )
+    rest += [("report", None, None)] * 40 + [("report", "up_for_retry", None)] * 5
+    rows = [*queued, *rest, ("other", "queued", str(uuid4()))]
+    page.instances(
+        "etl", "r1", *((task, at, state, attempt) for at, (task, state, attempt) in enumerate(rows))
+    )
+    told = page.client().get("/hybrid/api/run", params={"dag_id": "etl", "run_id": "r1"}).json()
+    assert told["places"] == {
+        "not queued": 45,
+        "not in the ledger": 1,
+        "queued": 1,
+        "submitted": 1,
+        "running": 10,
+        "ended": 142,
+    }
+    assert told["total"] == sum(told["places"].values()) == 200
+    assert told["states"]["success"] == 140
+    assert [one["task_id"] for one in told["tasks"]] == ["report", "load", "other"]
+    html = page.client().get("/hybrid/run", params={"dag_id": "etl", "run_id": "r1"}).text
+    for words in ("<b>200</b> task instances", "<b>45</b> not queued", "<b>1</b> not in the ledger"):
+        assert words in html
+
+
+def test_all_of_a_run_is_found_however_long_ago_it_was(page: Served) -> None:
+    page.record(of_dag("etl", queued_at=minutes_ago(60 * 24 * 40)), of_dag("etl"))
+    asked = {"dag_id": "etl", "run_id": "r1"}
+    assert len(page.client().get(JSON[1], params=asked).json()["attempts"]) == 2
+    assert page.client().get(JSON[1], params=asked | {"run_id": "r2"}).json()["attempts"] == []
+    assert len(page.client().get(JSON[1], params={"dag_id": "etl"}).json()["attempts"]) == 1
+
+
+def test_workers_are_listed_as_the_command_has_them_also_those_without_tasks(page: Served) -> None:
+    page.workers(FORCE)
+    page.record(
+        of_dag("etl", backend=BackendName.CELERY, where="celery@lost", started_at=minutes_ago(1)),
+        of_dag("etl", where="load-1 on node-7", started_at=minutes_ago(1)),
+    )
+    client = page.client()
+    told = client.get("/hybrid/api/workers").json()
+    assert [(one["worker"], one["load"], one["state"], one["pool"]) for one in told["workers"]] == [
+        ("celery@a", "0/8", "live", "light"),
+        ("celery@b", "3/8", "draining", ""),
+        ("celery@c", "0/8", "idle", "light"),
+        ("celery@lost", "1/?", "gone", ""),
+    ]
+    assert told["states"] == {"live": 1, "draining": 1, "idle": 1, "gone": 1}
+    assert told["nodes"] == [{"backend": "kubernetes", "where": "node-7", "running": 1}]
+    first = client.get("/hybrid/api/workers", params={"limit": 3}).json()
+    rest = client.get("/hybrid/api/workers", params={"after": first["following"]}).json()
+    assert [one["worker"] for one in (*first["workers"], *rest["workers"])] == [
+        one["worker"] for one in told["workers"]
+    ]
+    assert rest["following"] is None
+    [idle] = client.get("/hybrid/api/workers", params={"state": "idle"}).json()["workers"]
+    assert idle["worker"] == "celery@c"
+    html = client.get("/hybrid/workers").text
+    for words in ("celery@a", "0 of 8", "takes nothing although messages wait", "node-7"):
+        assert words in html
+
+
+def test_workers_that_can_not_be_asked_are_unknown_and_not_gone(page: Served) -> None:
+    page.workers(Workforce(members=None, problems=["the broker does not answer: refused"]))
+    page.record(of_dag("etl", backend=BackendName.CELERY, where="celery@a", started_at=minutes_ago(1)))
+    told = page.client().get("/hybrid/api/workers").json()
+    assert [one["state"] for one in told["workers"]] == ["unknown"]
+    assert "the broker does not answer" in page.client().get("/hybrid/workers").text
+
+
 def test_a_task_is_told_with_every_attempt_and_a_way_to_its_log(page: Served) -> None:
     awkward = TaskAddress(
         dag_id="etl", task_id="a.b", run_id="manual__2026-01-01T00:00:00+00:00/x", map_index=2
@@ -302,13 +419,22 @@ def test_what_is_no_question_is_answered_422_and_said_why(page: Served, asked: d
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.parametrize(
-    ("path", "page_path"), [("/api/overview", "/"), ("/api/attempts", "/attempts"), ("/api/task", "/task")]
+    ("path", "page_path"),
+    [
+        ("/api/overview", "/"),
+        ("/api/attempts", "/attempts"),
+        ("/api/task", "/task"),
+        ("/api/run", "/run"),
+        ("/api/workers", "/workers"),
+    ],
 )
 def test_no_question_is_answered_500(page: Served, path: str, page_path: str, mode: GenerationMode) -> None:
     """By schemathesis: questions that the schema allows, and such that it does not."""
     from hybrid_executor.plugin.app import app
 
     page.record(of_dag("etl"), of_dag("etl", started_at=minutes_ago(1)))
+    page.workers(FORCE)
+    assert path in app.openapi()["paths"]
     client, question = page.client(), schemathesis.openapi.from_dict(app.openapi())[path]["GET"]
 
     @settings(
@@ -353,7 +479,14 @@ def test_no_answer_is_large_however_long_everything_is(page: Served) -> None:
         ),
     )
     task = f"task?dag_id={dags[0]}&run_id={'r' * 250}&task_id={'t' * 250}"
-    for path in ("", "attempts", task, "api/overview", "api/attempts", f"api/{task}"):
+    run = f"run?dag_id={dags[0]}&run_id={'r' * 250}"
+    page.instances(
+        dags[0], "r" * 250, *((f"{number:03}" + "t" * 247, -1, "queued", None) for number in range(60))
+    )
+    large = Member(queues=tuple(f"{number}" + "q" * 240 for number in range(20)), at_hand=1, slots=8)
+    page.workers(Workforce(members={f"celery@{number:03}" + "w" * 240: large for number in range(90)}))
+    paths = ("attempts", task, run, "workers")
+    for path in ("", *paths, "api/overview", *(f"api/{path}" for path in paths)):
         answer = page.client().get(f"/hybrid/{path}")
         assert answer.status_code == 200
         assert len(answer.content) < 200_000, path

@@ -7,9 +7,9 @@ import pytest
 
 from hybrid_executor.backends.celery.roster import Member
 from hybrid_executor.cli.workers import wait_until_dry
-from hybrid_executor.cli.workforce import Workforce, rows
 from hybrid_executor.model.worker import WorkerPod, WorkerState
 from hybrid_executor.routing import Pool
+from hybrid_executor.workforce import Workforce, rows
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 BUSY = Member(queues=("default",), at_hand=3, slots=4)

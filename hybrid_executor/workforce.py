@@ -1,10 +1,11 @@
-"""The Celery workers as commands show them: what each has at hand, and how it stands.
+"""The Celery workers as commands and the page show them: what each has at hand, and how it stands.
 
 Asks the workers themselves over the broker, and the API server for the pods of
-pools. ``status`` and ``workers`` call it, and bring what the ledger says of
+pools. ``status``, ``workers`` and the page in Airflow's UI call it, and bring what the ledger says of
 where tasks run. Changes nothing.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -15,14 +16,23 @@ from hybrid_executor.backends.celery.workers import WorkerWatch
 from hybrid_executor.backends.kubernetes.config import KubernetesConfig
 from hybrid_executor.backends.kubernetes.inventory import Inventory
 from hybrid_executor.backends.kubernetes.poolpods import pool_selector, worker_pod
-from hybrid_executor.cli.clusters import ask
 from hybrid_executor.meter import Meter
-from hybrid_executor.model.errors import BrokerUnavailable
+from hybrid_executor.model.errors import ApiUnavailable, BrokerUnavailable
 from hybrid_executor.model.worker import WorkerPod, WorkerState, pod_of
 from hybrid_executor.routing import Pool
 from hybrid_executor.settings import Settings
 
 TIMEOUT_S = 5.0
+#: How a worker stands, and what that means.
+STATES: Mapping[str, str] = {
+    "live": "it answers and takes tasks",
+    "idle": "it is connected and takes nothing although messages wait (celery#8030): restart it",
+    "draining": "it takes nothing more and finishes what it has",
+    "leaving": "its pod is being deleted, and it has time to finish what it has",
+    "silent": "its pod is there and it does not answer: it starts, or hangs",
+    "gone": "neither it nor its pod is there, and what it ran is not yet found lost",
+    "unknown": "the broker does not answer, or the worker did not say all in time",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +112,17 @@ def _pods(settings: Settings) -> tuple[dict[str, WorkerPod], list[str]]:
     """The pods of pools, and who did not answer."""
     if not settings.kubernetes.workers_namespace:
         return {}, []
-    answers = ask([settings.kubernetes], _list)
-    seen = [pod for page in answers.found for pod in page if pod.state is not WorkerState.GONE]
-    return {pod.name: pod for pod in seen}, answers.problems
+    try:
+        listed = asyncio.run(_list(settings.kubernetes))
+    except ApiUnavailable as error:
+        return {}, [str(error)]
+    return {pod.name: pod for pod in listed if pod.state is not WorkerState.GONE}, []
 
 
-async def _list(api: Inventory, config: KubernetesConfig) -> list[WorkerPod]:
-    pages = api.list_pages(config.workers_namespace, pool_selector(config))
-    return [worker_pod(pod) async for page in pages for pod in page]
+async def _list(config: KubernetesConfig) -> list[WorkerPod]:
+    api = Inventory(config)
+    try:
+        pages = api.list_pages(config.workers_namespace, pool_selector(config))
+        return [worker_pod(pod) async for page in pages for pod in page]
+    finally:
+        await api.close()
