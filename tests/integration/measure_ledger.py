@@ -105,6 +105,7 @@ class Turn:
             owner="1",
             token_life_s=1000.0,
             reconcile_interval_s=1e9,
+            refresh_s=1e9,
         )
         self.controller.step()
         self.flights = [make_flight() for _ in range(ATTEMPTS)]
