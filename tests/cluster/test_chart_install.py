@@ -14,7 +14,8 @@ from uuid import uuid4
 import pytest
 
 from tests.cluster.access import KubectlFailed
-from tests.cluster.chart_release import RELEASE, REPOSITORY, TAG, Release, Row
+from tests.cluster.chart_release import Release, Row
+from tests.cluster.installation import RELEASE, REPOSITORY, TAG
 from tests.cluster.keda import Keda
 from tests.cluster.kubelet import containerd
 from tests.cluster.kubelet.node import KubeletNode

@@ -20,6 +20,10 @@ DEPENDENCIES = f"{REGISTRY}/dependencies:1"
 #: Airflow and this project, run by user 50000 as in Airflow's own image.
 AIRFLOW = f"{REGISTRY}/airflow:1"
 DNS = f"{REGISTRY}/dns:1"
+#: In place of the public images that the chart embeds for a trial, of the same versions: the demo's servers,
+#: and as much of the public images' entrypoints as the chart relies on.
+POSTGRESQL = f"{REGISTRY}/postgres:18"
+VALKEY = f"{REGISTRY}/valkey:9.1"
 
 DNS_MODULE = build.GoModule(build.HERE / "dns", {"dns": "."}, 2)
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -69,6 +73,25 @@ def airflow_image() -> Image:
     )
 
 
+def trial_images() -> list[Image]:
+    """The servers that the chart embeds."""
+    base = layers.base()
+    stack = [base, layers.dependencies(base), layers.trial_servers()]
+    # The base has no other locale.
+    environment = {"PATH": SYSTEM_PATH, "LANG": "C"}
+    return [
+        Image(
+            POSTGRESQL,
+            stack,
+            entrypoint=["docker-entrypoint.sh"],
+            command=["postgres"],
+            environment=environment | {"PGDATA": "/var/lib/postgresql/18/docker"},
+            stop_signal="SIGINT",
+        ),
+        Image(VALKEY, stack, command=["valkey-server"], environment=environment, folder="/data"),
+    ]
+
+
 def build_all() -> list[Image]:
     """All images; what is in the cache is not built again."""
-    return [*tiny_images(), *python_images(), airflow_image()]
+    return [*tiny_images(), *python_images(), airflow_image(), *trial_images()]

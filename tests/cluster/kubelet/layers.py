@@ -2,7 +2,8 @@
 
 Kinds, each with a key of its own: ``tiny`` (the distribution's static busybox),
 ``base`` (the distribution's Python and shell), ``dependencies``
-(requirements.lock for that Python), ``project`` (this project's wheel), ``dns``.
+(requirements.lock for that Python), ``project`` (this project's wheel), ``dns``,
+``trial`` (the least of the public images of servers that the chart embeds).
 A change of the project's code costs a wheel and a layer of a megabyte. Every
 build says its time and size. Called by ``images.py``.
 """
@@ -30,6 +31,10 @@ DEBIAN = (
     *("base-files", "bash", "coreutils", "dash", "dumb-init", "findutils", "grep", "libstdc++6", "netbase"),
     *("procps", "python3", "sed", "tzdata"),
 )
+#: Entrypoint of PostgreSQL's image, and Valkey's program, over those that requirements.lock brings.
+TRIAL = Path(__file__).parent / "trial_servers"
+#: As in the public images of both servers.
+SERVER_USER = 999
 #: As in Airflow's own image: this user, in the group of root.
 AIRFLOW_USER = 50000
 PASSWD = f"""\
@@ -152,6 +157,23 @@ def project(base_layer: Layer) -> Layer:
                 target.install("--no-deps", str(wheel))
 
         return cached("project", base_layer.digest.encode() + wheel.read_bytes(), fill, python_layers.MODE)
+
+
+def trial_servers() -> Layer:
+    """Programs and a user for the servers that the chart embeds; the servers are in the dependencies."""
+    programs = sorted(TRIAL.iterdir())
+    passwd = f"{PASSWD}server:x:{SERVER_USER}:{SERVER_USER}:server:/:/bin/sh\n"
+
+    def fill(tree: Path) -> None:
+        target = tree / "usr" / "local" / "bin"
+        target.mkdir(parents=True)
+        for program_file in programs:
+            Path(shutil.copy(program_file, target)).chmod(0o755)
+        (tree / "etc").mkdir()
+        (tree / "etc" / "passwd").write_text(passwd)
+
+    content = repr([passwd, *((file.name, file.read_text()) for file in programs)])
+    return cached("trial", content, fill, python_layers.MODE)
 
 
 def _furnish(tree: Path) -> None:

@@ -44,11 +44,13 @@ class KubeletNode:
         name: str = "kubelet",
         airflow: bool = False,
     ) -> Iterator[Self]:
-        """A Ready node with the tiny images; if asked for also with Python's and Airflow's."""
+        """A Ready node with the tiny images; if asked for also with Python's, Airflow's and a trial's."""
         have = images.python_images() if airflow else []
         if airflow:
             store.furnish(place, have)
-        wanted = [*images.tiny_images(), *([images.airflow_image()] if airflow else [])]
+        wanted = images.tiny_images()
+        if airflow:
+            wanted += [images.airflow_image(), *images.trial_images()]
         containerd.start(place, images.PAUSE)
         containerd.import_images(place, wanted, have)
         servers.start_kubelet(place, plane, name)

@@ -54,6 +54,8 @@ class Image:
     environment: Mapping[str, str] = field(default_factory=dict)
     user: str = "0"
     folder: str = "/"
+    #: What its process is asked to end with; SIGTERM where it is not said.
+    stop_signal: str = ""
 
     def configuration(self) -> dict[str, Any]:
         """Its config, as the OCI specifies."""
@@ -66,6 +68,7 @@ class Image:
                 "Env": [f"{name}={value}" for name, value in self.environment.items()],
                 "User": self.user,
                 "WorkingDir": self.folder,
+                **({"StopSignal": self.stop_signal} if self.stop_signal else {}),
             },
             "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in self.layers]},
         }
