@@ -208,11 +208,14 @@ def test_each_part_of_a_search_narrows_the_ledger(page: Served) -> None:
 
 
 def test_how_long_each_has_waited_and_run_stands_in_the_ledger(page: Served) -> None:
-    times = {"started_at": minutes_ago(3), "ended_at": minutes_ago(1), "outcome": Outcome.SUCCEEDED}
-    page.record(of_dag("etl", **times))
+    queued = minutes_ago(5)
+    started, ended = queued + timedelta(minutes=2), queued + timedelta(minutes=3)
+    page.record(
+        of_dag("etl", queued_at=queued, started_at=started, ended_at=ended, outcome=Outcome.SUCCEEDED)
+    )
     html = page.client().get("/hybrid/attempts").text
-    for cell in ('data-title="Waited">2m<', 'data-title="Ran">2m<'):
-        assert cell in html.replace("1m59s", "2m")
+    for cell in ('data-title="Waited">2m<', 'data-title="Ran">1m<'):
+        assert cell in html
     # Its words may be younger than the wait itself.
     wait = {"waits_for": Reason.IN_QUEUE, "waits_message": "next", "waits_since": minutes_ago(4)}
     page.record(of_dag("etl", queue="reports", **wait))
