@@ -36,11 +36,11 @@ demo: install ## everything up, the example DAGs run, until Ctrl-C (ONCE=1: unti
 test: install ## the test suite
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --ignore tests/browser --ignore tests/chaos --ignore tests/chart --ignore tests/cluster --ignore tests/image --ignore tests/scale_in --ignore tests/soak $(ARGS)
 
-test-cluster: install ## the tests on a real Kubernetes and KEDA, built from Go modules at the first run (KUBECONFIG=file: the contract there; KILLS=all)
+test-cluster: install ## the tests on a real Kubernetes and KEDA, built from Go modules at the first run (KUBECONFIG=file: the contract there; KILLS=all; GIT_SYNC=program)
 ifeq ($(KUBECONFIG),)
 	@$(BIN)/python -m tests.cluster build
 	@$(BIN)/python -m tests.cluster.kubelet
-	@CHAOS_KILLS=$(KILLS) CHAOS_SEEDS=$(SCHEDULERS) CHAOS_SEED=$(SEED) \
+	@CHAOS_KILLS=$(KILLS) CHAOS_SEEDS=$(SCHEDULERS) CHAOS_SEED=$(SEED) GIT_SYNC=$(GIT_SYNC) \
 	  $(BIN)/python -m pytest -v -n 2 --dist loadgroup tests/cluster $(ARGS)
 else
 	@$(BIN)/python -m pytest -v -n 2 --dist loadgroup \

@@ -4,6 +4,8 @@ Tests name them by the constants here. ``python -m tests.cluster.kubelet`` build
 them, and a node imports them at its start.
 """
 
+from pathlib import Path
+
 from tests.cluster import build
 from tests.cluster.kubelet import layers
 from tests.cluster.kubelet.oci import Image
@@ -24,6 +26,8 @@ DNS = f"{REGISTRY}/dns:1"
 #: and as much of the public images' entrypoints as the chart relies on.
 POSTGRESQL = f"{REGISTRY}/postgres:18"
 VALKEY = f"{REGISTRY}/valkey:9.1"
+#: Somebody's git-sync (``GIT_SYNC``), with the distribution's git.
+GIT_SYNC = f"{REGISTRY}/git-sync:4"
 
 DNS_MODULE = build.GoModule(build.HERE / "dns", {"dns": "."}, 2)
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -90,6 +94,17 @@ def trial_images() -> list[Image]:
         ),
         Image(VALKEY, stack, command=["valkey-server"], environment=environment, folder="/data"),
     ]
+
+
+def git_sync_image(program: Path) -> Image:
+    """As the public image: git, and the program as the entrypoint; pods bring the folders that it writes."""
+    return Image(
+        GIT_SYNC,
+        [layers.git(), layers.git_sync(program)],
+        entrypoint=["/git-sync"],
+        environment={"PATH": SYSTEM_PATH},
+        user="65533:65533",
+    )
 
 
 def build_all() -> list[Image]:

@@ -3,7 +3,8 @@
 Kinds, each with a key of its own: ``tiny`` (the distribution's static busybox),
 ``base`` (the distribution's Python and shell), ``dependencies``
 (requirements.lock for that Python), ``project`` (this project's wheel), ``dns``,
-``trial`` (the least of the public images of servers that the chart embeds).
+``trial`` (the least of the public images of servers that the chart embeds),
+``git`` (the distribution's git).
 A change of the project's code costs a wheel and a layer of a megabyte. Every
 build says its time and size. Called by ``images.py``.
 """
@@ -16,7 +17,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.cluster.build import tell
@@ -107,32 +108,43 @@ def program_layer(kind: str, binary: Path) -> Layer:
 
 def base() -> Layer:
     """The distribution's packages, unpacked; their scripts are not run."""
-    release = platform.freedesktop_os_release()
-    suite = release["VERSION_CODENAME"]
+    name, suite, machine = _distribution()
 
     def fill(tree: Path) -> None:
-        command = [
-            "mmdebstrap",
-            "--quiet",
-            "--variant=extract",
-            f"--include={','.join(DEBIAN)}",
-            suite,
-            str(tree),
-        ]
-        subprocess.run(command, check=True, env=os.environ | {"PATH": PATH})
-        for name in ("etc/resolv.conf", "etc/hostname"):
-            (tree / name).unlink(missing_ok=True)
-        for name in ("usr/share/doc", "usr/share/locale", "usr/share/man"):
-            shutil.rmtree(tree / name, ignore_errors=True)
-        _furnish(tree)
-        shell = tree / "bin" / "sh"
-        if not shell.exists():
-            shell.symlink_to("dash")
-        for name in ("home/airflow", "opt/airflow"):
-            (tree / name).mkdir(parents=True)
-            (tree / name).chmod(0o775)
+        _unpack(tree, DEBIAN)
+        for folder in ("home/airflow", "opt/airflow"):
+            (tree / folder).mkdir(parents=True)
+            (tree / folder).chmod(0o775)
 
-    return cached("base", repr((release["ID"], suite, platform.machine(), DEBIAN, PASSWD)), fill)
+    return cached("base", repr((name, suite, machine, DEBIAN, PASSWD)), fill)
+
+
+def _distribution() -> tuple[str, str, str]:
+    """This machine's, its release, and what machine it is for."""
+    release = platform.freedesktop_os_release()
+    return release["ID"], release["VERSION_CODENAME"], platform.machine()
+
+
+def _unpack(tree: Path, include: Sequence[str]) -> None:
+    """These packages and what they need, and a root file system's usual files."""
+    _, suite, _ = _distribution()
+    command = [
+        "mmdebstrap",
+        "--quiet",
+        "--variant=extract",
+        f"--include={','.join(include)}",
+        suite,
+        str(tree),
+    ]
+    subprocess.run(command, check=True, env=os.environ | {"PATH": PATH})
+    for name in ("etc/resolv.conf", "etc/hostname"):
+        (tree / name).unlink(missing_ok=True)
+    for name in ("usr/share/doc", "usr/share/locale", "usr/share/man"):
+        shutil.rmtree(tree / name, ignore_errors=True)
+    _furnish(tree)
+    shell = tree / "bin" / "sh"
+    if not shell.exists():
+        shell.symlink_to("dash")
 
 
 def dependencies(base_layer: Layer) -> Layer:
@@ -174,6 +186,25 @@ def trial_servers() -> Layer:
 
     content = repr([passwd, *((file.name, file.read_text()) for file in programs)])
     return cached("trial", content, fill, python_layers.MODE)
+
+
+def git() -> Layer:
+    """The distribution's git, alone, and a shell."""
+    include = ("base-files", "bash", "coreutils", "dash", "git", "grep", "sed")
+
+    def fill(tree: Path) -> None:
+        _unpack(tree, include)
+        (tree / "git").mkdir()
+
+    return cached("git", repr((*_distribution(), include, PASSWD)), fill)
+
+
+def git_sync(program_file: Path) -> Layer:
+    """Somebody's git-sync, by its content."""
+    content = program_file.read_bytes()
+    return cached(
+        "git-sync", content, lambda tree: Path(shutil.copy(program_file, tree / "git-sync")).chmod(0o755)
+    )
 
 
 def _furnish(tree: Path) -> None:
