@@ -541,6 +541,11 @@ def test_what_a_look_up_has_told_is_not_told_again_by_the_read_after_its_subscri
     one.store(submission, "STARTED")
     one.observer.tell(LookUp(submission, Why.ADOPT))
     until_subscribed(valkey_url, submission)
+    # What is subscribed to later is read later, and this one is known by that read alone.
+    later = celery_submission().id
+    one.store(later)
+    one.observer.tell(Follow(later, None))
+    one.time_of(later)
     one.store(submission)
     one.time_of(submission)
-    assert one.words == [(submission, Started), (submission, Ended)]
+    assert one.words == [(submission, Started), (later, Ended), (submission, Ended)]
