@@ -17,10 +17,14 @@ from typing import Any
 from hybrid_executor.standalone.stack.ports import LOOPBACK, choose_port
 from tests.cluster import build, flags
 from tests.cluster.certificates import Authority, Pair, write_kubeconfig
-from tests.cluster.servers import READY_S, NotReady, answer, until
+from tests.cluster.servers import NotReady, answer, until
 
 MASTERS = "system:masters"
 RBAC = "rbac.authorization.k8s.io"
+#: Where the API server was away several times in a row, the controller-manager looks for new namespaces up to
+#: a minute after its return: client-go's reflector waits 30 s at most, and as much again by chance
+#: (tools/cache/reflector.go, 0.36).
+ACCOUNT_S = 120.0
 
 
 class KubectlFailed(Exception):
@@ -142,7 +146,7 @@ class Access:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
         until(
             lambda: self.request("GET", path)[0] == 200,
-            READY_S,
+            ACCOUNT_S,
             lambda: NotReady(f"no ServiceAccount appeared in namespace {namespace}"),
         )
 
