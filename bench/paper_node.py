@@ -62,16 +62,22 @@ async def run(kubeconfig: str, namespace: str, dsn: str) -> None:
     async with pods_of(kubeconfig, namespace) as pods:
         seen: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         ending = asyncio.create_task(_end_all(pods, seen, engine))
-        watching = asyncio.create_task(_watch(pods, seen))
+        watching = asyncio.create_task(take_in(pods, seen))
         print("ready", flush=True)
         await asyncio.gather(ending, watching)
 
 
-async def _watch(pods: Pods, seen: asyncio.Queue[dict[str, Any]]) -> None:
+async def take_in(pods: Pods, seen: asyncio.Queue[dict[str, Any]]) -> None:
+    """Each pod that has not begun, once; until cancelled."""
+    # By uid. Where a watch has ended, as an API server ends one that is slow to listen, the next list
+    # shows pods again that are on their way to their end.
+    taken: set[str] = set()
     while True:
-        # A list shows pods again that are on their way to their end.
         async for kind, pod in pods.events():
-            if kind == "ADDED" and (pod.get("status") or {}).get("phase", "Pending") == "Pending":
+            if kind != "ADDED" or (pod.get("status") or {}).get("phase", "Pending") != "Pending":
+                continue
+            if (uid := pod["metadata"]["uid"]) not in taken:
+                taken.add(uid)
                 seen.put_nowait(pod)
 
 

@@ -1,7 +1,9 @@
 """What the benchmark makes of its readings: order, medians, targets, table; the README shows the newest."""
 
+import asyncio
 import json
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -14,7 +16,7 @@ from bench import page
 from bench import run as run_module
 from bench.figure import LIMIT, OURS, Case, Figure, Reading, Size, Target
 from bench.figures import ALL, NAMES
-from bench.paper_node import status_of, success_of
+from bench.paper_node import status_of, success_of, take_in
 from bench.plan import chosen, is_whole, rounds_of, turns
 from bench.plot import FORMATS, GROWTH, RATIOS, Bar, Point, bars, curves, draw
 from bench.stacks import MESSAGE_ID, percentile
@@ -294,6 +296,26 @@ def test_the_node_without_processes_names_the_tasks_of_its_pods_and_leaves_other
         for noted in (notes, notes | {"map_index": "7"}, {"a": "b"}, None)
     ]
     assert success_of(pods) == {"dag": ["d", "d"], "task": ["t", "t"], "run": ["r", "r"], "index": [-1, 7]}
+
+
+async def test_the_node_without_processes_ends_a_pod_once_that_a_second_list_shows_again() -> None:
+    pods = [{"metadata": {"uid": name}} for name in ("first", "second")]
+    seen: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    class EndingWatch:
+        """Lists what there is, and ends; the first time before the second pod was made."""
+
+        listed = 0
+
+        async def events(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+            self.listed += 1
+            for pod in pods[: self.listed]:
+                yield "ADDED", pod
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(take_in(EndingWatch(), seen))  # type: ignore[arg-type]
+    assert [await seen.get(), await seen.get()] == pods
+    watching.cancel()
 
 
 def test_the_node_without_processes_says_what_a_kubelet_would_say() -> None:
